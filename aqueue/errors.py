@@ -1,0 +1,159 @@
+"""Every error that aqueue raises, as one tree.
+
+    AqueueError
+    ├── JobError            JobNotFound, JobFailed, JobCancelled, JobExpired, ResultTimeout, LeaseLost
+    ├── TaskError           UnknownTask, NotSerializable, BadArguments
+    ├── StoreError          StoreUnavailable, StoreFull, UnsafeServer
+    └── ConfigurationError  (also a ValueError)
+
+Each message is one sentence that says what to do next. `RetryLater` and `Discard` are not errors: a job
+raises them to tell the worker what should become of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+
+class AqueueError(Exception):
+    """Root of everything that aqueue raises on purpose."""
+
+
+class JobError(AqueueError):
+    """Something is to be said about one job."""
+
+    def __init__(self, job_id: str, message: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class JobNotFound(JobError):
+    """No record of this job exists."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            job_id,
+            f"Job {job_id} does not exist: its result_ttl or failure_ttl has passed, it was deleted, "
+            "or it was never enqueued on this queue; keep it longer with a larger result_ttl.",
+        )
+
+
+class JobFailed(JobError):
+    """The job ended in failure.
+
+    `exception_type` is the name of the original exception, `traceback` the remote one as text.
+    """
+
+    def __init__(self, job_id: str, exception_type: str, reason: str, traceback: str = "") -> None:
+        tail = f"\n\n{traceback}" if traceback else ""
+        super().__init__(
+            job_id,
+            f"Job {job_id} failed with {exception_type}: {reason} "
+            f"(mend the cause, then run it again with `aqueue retry {job_id}`).{tail}",
+        )
+        self.exception_type = exception_type
+        self.reason = reason
+        self.traceback = traceback
+
+
+class JobCancelled(JobError):
+    """The job was cancelled, so it has no result."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id, f"Job {job_id} was cancelled; enqueue it again if it is still wanted.")
+
+
+class JobExpired(JobError):
+    """The job's ttl passed before any worker could start it."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            job_id,
+            f"Job {job_id} was not started within its ttl; add workers or enqueue it with a larger ttl.",
+        )
+
+
+class ResultTimeout(JobError, TimeoutError):
+    """The job had not ended when the wait for its result was over."""
+
+    def __init__(self, job_id: str, timeout: float) -> None:
+        super().__init__(
+            job_id,
+            f"Job {job_id} had not ended after {timeout:g} s; wait longer, or look at it with `aqueue job {job_id}`.",
+        )
+
+
+class LeaseLost(JobError):
+    """Another worker owns this job now, or nobody does; nothing was written."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            job_id,
+            f"The lease of job {job_id} was lost, so this run's outcome was not stored; "
+            "look for a blocked event loop or a long pause of this process.",
+        )
+
+
+class TaskError(AqueueError):
+    """Something is wrong with a task or with the arguments of a call."""
+
+
+class UnknownTask(TaskError):
+    """No task of this name is registered."""
+
+    def __init__(self, name: str, near: list[str]) -> None:
+        hint = f"did you mean {' or '.join(near)}?" if near else "import the module that defines it in the worker."
+        super().__init__(f"Task {name!r} is not registered here; {hint}")
+        self.name = name
+
+
+class NotSerializable(TaskError, TypeError):
+    """A value cannot be written as JSON, or is larger than the limit."""
+
+
+class BadArguments(TaskError, TypeError):
+    """The arguments do not fit the task's signature."""
+
+
+class StoreError(AqueueError):
+    """Redis answered, but not as it should have."""
+
+
+class StoreUnavailable(StoreError):
+    """Redis could not be reached, or did not answer in time."""
+
+
+class StoreFull(StoreError):
+    """Redis is out of memory and refused to take the job."""
+
+
+class UnsafeServer(StoreError):
+    """The server may lose jobs, and strictness was asked for."""
+
+
+class ConfigurationError(AqueueError, ValueError):
+    """An option, name or address cannot be right."""
+
+
+class RetryLater(Exception):
+    """Raised by a job: try me again after exactly `delay`, whatever the task's back-off says.
+
+    The attempt counts, so that `max_attempts` still bounds the job.
+    Units: `delay` in seconds, or a timedelta, or text such as "5m".
+    """
+
+    def __init__(self, delay: float | timedelta | str = 0, reason: str = "asked to run later") -> None:
+        super().__init__(reason)
+        self.delay = delay
+        self.reason = reason
+
+
+class Discard(Exception):
+    """Raised by a job: fail me now, with this reason and without any further attempt."""
+
+    def __init__(self, reason: str = "discarded by the task") -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,126 @@
+"""Limits and lifetimes of a queue, as one frozen record with the units settled once.
+
+Nothing here knows Redis. Durations are accepted as float seconds, `timedelta` or text such as "5m" and are
+float seconds from then on; `FOREVER` (-1) means without end where a lifetime may be endless.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeAlias
+
+from aqueue.errors import ConfigurationError
+from aqueue.retry import Retry
+
+Duration: TypeAlias = float | timedelta | str
+
+FOREVER: Final = -1.0
+MAX_SECONDS: Final = 100 * 365 * 86_400.0
+"""A century: anything longer is a slip of the unit, and would leave the exact integers of Lua."""
+
+_UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+_PART: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+
+
+def seconds(value: Duration, name: str, *, forever: bool = False) -> float:
+    """Turn a duration in any accepted form into float seconds.
+
+    Errors: ConfigurationError for a negative, endless or unreadable value; -1 passes only with `forever`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | timedelta | str):
+        raise ConfigurationError(f"{name} must be seconds, a timedelta or text such as '5m', not {value!r}.")
+    number = _parse(value, name) if isinstance(value, str) else _plain(value)
+    if forever and number == FOREVER:
+        return FOREVER
+    if not 0 <= number <= MAX_SECONDS:  # also refuses nan
+        raise ConfigurationError(
+            f"{name} must be between 0 and {MAX_SECONDS:.0f} seconds"
+            f"{', or -1 for ever' if forever else ''}; {value!r} is not."
+        )
+    return number
+
+
+def _plain(value: float | timedelta) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+def _parse(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    parts = _PART.findall(text)
+    if not parts or _PART.sub("", text).strip():
+        raise ConfigurationError(f"{name} must read like '90', '5m' or '1h30m', not {text!r}.")
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+
+
+def instant_ms(value: datetime, name: str) -> int:
+    """Turn an aware datetime into Unix milliseconds.
+
+    Errors: ConfigurationError for a naive one, since nobody can know which zone it meant.
+    """
+    if not isinstance(value, datetime):
+        raise ConfigurationError(f"{name} must be a datetime, not {value!r}.")
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise ConfigurationError(f"{name} must carry a time zone; write datetime(..., tzinfo=UTC) for {value!r}.")
+    return round(value.timestamp() * 1000)
+
+
+def instant(ms: int) -> datetime:
+    """Turn Unix milliseconds of the server into an aware UTC datetime."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How one queue treats its jobs; every option has the default that the README states.
+
+    Units: durations in seconds (a timedelta or "5m" is turned into them here), sizes in bytes.
+    """
+
+    timeout: float = 300.0
+    """One attempt may take this long; 0 means without limit."""
+    retry: Retry = field(default_factory=Retry)
+    result_ttl: float = 3_600.0
+    """How long a result is kept; 0 keeps none, -1 keeps it for ever."""
+    failure_ttl: float = 7 * 86_400.0
+    failure_cap: int = 10_000
+    """At most this many failed jobs are kept per queue."""
+    lease: float = 15.0
+    """A worker that was silent for this long is taken for dead."""
+    crash_limit: int = 3
+    unknown_task_window: float = 600.0
+    """For how long a job whose task no worker knows is handed back before it fails."""
+    blocked_loop_cap: float = 300.0
+    """For how long leases are renewed although the event loop does not turn."""
+    warn_bytes: int = 64 * 1024
+    max_bytes: int = 1024 * 1024
+    prefix: str = "aqueue"
+    strict: bool = False
+    """Refuse a server that evicts keys (UnsafeServer) instead of warning about it."""
+
+    def __post_init__(self) -> None:
+        forever = {"result_ttl", "failure_ttl"}
+        durations = {"timeout", "lease", "unknown_task_window", "blocked_loop_cap", *forever}
+        for name in durations:
+            object.__setattr__(self, name, seconds(getattr(self, name), name, forever=name in forever))
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.type == "int" and (not isinstance(value, int) or value < 1):
+                raise ConfigurationError(f"{option.name} must be a whole number of at least 1, not {value!r}.")
+        if not isinstance(self.retry, Retry):
+            raise ConfigurationError(f"retry must be a Retry, not {self.retry!r}; write Retry(max_attempts=...).")
+        if self.lease < MIN_LEASE_SECONDS:
+            raise ConfigurationError(f"lease must be at least {MIN_LEASE_SECONDS:g} s, not {self.lease:g} s.")
+
+    @property
+    def beat(self) -> float:
+        """Leases are renewed at a third of their length, so that two renewals may fail."""
+        return self.lease / 3
+
+
+MIN_LEASE_SECONDS: Final = 1.0
+"""Below this, an ordinary pause of the process or the network would count as a crash."""

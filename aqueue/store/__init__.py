@@ -1,0 +1,1 @@
+"""Everything that knows Redis: addresses, connections, keys, wire format, scripts, and one method per transition."""

@@ -1,0 +1,262 @@
+"""Where Redis is: from a URL to open connections.
+
+A `Route` knows how to reach the server that owns a key, and nothing of what is said there. Connections are built
+from redis-py's connection classes, never from its clients: a redis-py client re-sends commands on its own after a
+time-out, which for a queue means a job taken or stored twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+import redis.asyncio as redis_asyncio
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.retry import Retry as RedisRetry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from aqueue import embedded
+from aqueue.errors import ConfigurationError
+
+CONNECT_SECONDS: Final = 5.0
+"""Time for the socket and the greeting; a local network answers in milliseconds."""
+
+ENVIRONMENT: Final = "AQUEUE_URL"
+SCHEMES: Final = "redis, rediss, valkey, valkeys, unix, redis+sentinel, redis+cluster, embedded"
+
+_KEEPALIVE: Final = {
+    getattr(socket, name): value
+    # A peer that vanished without a word is noticed after 15 + 3 x 5 seconds.
+    for name, value in {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}.items()
+    if hasattr(socket, name)
+}
+
+
+def _owned(connection_class: type[AbstractConnection]) -> dict[str, Any]:
+    """Give the options that make a connection ours: it neither re-sends nor times out behind our back."""
+    options: dict[str, Any] = {
+        "socket_timeout": None,  # deadlines are kept per call, in link.py
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "retry": RedisRetry(NoBackoff(), 0),
+        "retry_on_timeout": False,
+        "health_check_interval": 0,
+        "decode_responses": False,
+        "protocol": 3,
+    }
+    if not issubclass(connection_class, UnixDomainSocketConnection):
+        options |= {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
+    return options
+
+
+class Route(ABC):
+    """How to reach the server of a key, from one event loop."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        """The address as it may be shown: without secrets."""
+
+    async def node(self, key: str) -> str:  # noqa: ARG002  # only a cluster has several
+        """Name the server that owns `key`; keys with the same name share a connection."""
+        return ""
+
+    @abstractmethod
+    async def connect(self, key: str) -> AbstractConnection:
+        """Open a connection to the server that owns `key`. Errors: those of redis-py, and OSError."""
+
+    async def refresh(self) -> None:
+        """Forget what was learned about the servers: one of them said it is not the right one."""
+
+    async def close(self) -> None:
+        """Give back what learning about the servers has opened."""
+
+
+class DirectRoute(Route):
+    """One server at a fixed address."""
+
+    def __init__(self, label: str, connection_class: type[AbstractConnection], options: Mapping[str, Any]) -> None:
+        super().__init__(label)
+        self._class = connection_class
+        self._options = {**options, **_owned(connection_class)}
+
+    async def connect(self, key: str) -> AbstractConnection:  # noqa: ARG002  # one server owns every key
+        return await _greet(self._class(**self._options))
+
+
+class EmbeddedRoute(DirectRoute):
+    """The development server of a directory, started when it does not run."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(f"embedded://{directory}", UnixDomainSocketConnection, {})
+        self._directory = directory
+
+    async def connect(self, key: str) -> AbstractConnection:
+        path = await asyncio.to_thread(embedded.ensure_running, self._directory)
+        self._options["path"] = str(path)
+        return await super().connect(key)
+
+
+class SentinelRoute(Route):
+    """Whichever server the sentinels call the primary of a service, asked at every connect."""
+
+    def __init__(self, label: str, hosts: list[tuple[str, int]], service: str, options: Mapping[str, Any]) -> None:
+        super().__init__(label)
+        self._service = service
+        self._class = SSLConnection if options.pop("ssl", False) else Connection  # type: ignore[attr-defined]
+        self._options = {**options, **_owned(self._class)}
+        self._sentinel = Sentinel(
+            hosts,
+            sentinel_kwargs={"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS},
+        )
+
+    async def connect(self, key: str) -> AbstractConnection:  # noqa: ARG002  # one primary owns every key
+        host, port = await self._sentinel.discover_master(self._service)
+        return await _greet(self._class(host=host, port=port, **self._options))
+
+    async def close(self) -> None:
+        for sentinel in self._sentinel.sentinels:
+            await sentinel.aclose()
+
+
+class ClusterRoute(Route):
+    """The primaries of a Redis Cluster, by the slot of the key."""
+
+    def __init__(self, label: str, hosts: list[tuple[str, int]], options: Mapping[str, Any]) -> None:
+        super().__init__(label)
+        self._hosts = hosts
+        self._options = dict(options)
+        self._topology: redis_asyncio.RedisCluster | None = None
+        self._learning = asyncio.Lock()
+
+    async def _learn(self) -> redis_asyncio.RedisCluster:
+        async with self._learning:
+            if self._topology is None:
+                nodes = [ClusterNode(host, port) for host, port in self._hosts]
+                self._topology = await redis_asyncio.RedisCluster(startup_nodes=nodes, **self._options).initialize()
+            return self._topology
+
+    async def node(self, key: str) -> str:
+        node = (await self._learn()).get_node_from_key(key)
+        if node is None:
+            raise RedisConnectionError(f"no server of the cluster covers {key}")
+        return f"{node.host}:{node.port}"
+
+    async def connect(self, key: str) -> AbstractConnection:
+        host, _, port = (await self.node(key)).rpartition(":")
+        class_ = SSLConnection if self._options.get("ssl") else Connection
+        options = {name: value for name, value in self._options.items() if name != "ssl"}
+        return await _greet(class_(host=host, port=int(port), **options, **_owned(class_)))
+
+    async def refresh(self) -> None:
+        topology, self._topology = self._topology, None
+        if topology is not None:
+            await topology.aclose()
+
+    async def close(self) -> None:
+        await self.refresh()
+
+
+async def _greet(connection: AbstractConnection) -> AbstractConnection:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connection.connect()
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
+
+
+def resolve(url: str | None) -> str:
+    """Choose the address: the one given, else that of the environment, else the embedded server."""
+    return url or os.environ.get(ENVIRONMENT) or f"embedded://{embedded.default_directory()}"
+
+
+def masked(url: str) -> str:
+    """Return `url` without its password, fit to be shown."""
+    parts = urlsplit(url)
+    netloc = parts.netloc
+    if "@" in netloc:
+        user, _, host = netloc.rpartition("@")
+        netloc = f"{user.partition(':')[0]}:***@{host}"
+    query = "&".join(f"{k}=***" if "pass" in k.lower() else f"{k}={v}" for k, v in parse_qsl(parts.query))
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+def checked_url(url: str) -> str:
+    """Return `url` if its scheme is known, else raise ConfigurationError."""
+    scheme = urlsplit(url).scheme if isinstance(url, str) else None
+    if scheme not in SCHEMES.split(", "):
+        raise ConfigurationError(f"{masked(str(url))!r} is not an address of Redis; use one of {SCHEMES}, as in redis://host:6379/0.")
+    return url
+
+
+def route_of_url(url: str) -> Route:
+    """Make the route of a checked URL, for the running event loop."""
+    label = masked(url)
+    parts = urlsplit(url)
+    try:
+        match parts.scheme:
+            case "embedded":
+                path = unquote(parts.netloc + parts.path)
+                return EmbeddedRoute(Path(path).absolute() if path else embedded.default_directory())
+            case "redis+sentinel":
+                service, _, db = parts.path.strip("/").partition("/")
+                if not service:
+                    raise ConfigurationError(f"{label} names no service; write redis+sentinel://host1,host2/service.")
+                return SentinelRoute(label, _hosts(parts.netloc, 26_379), service, _options(parts.netloc, db))
+            case "redis+cluster":
+                return ClusterRoute(label, _hosts(parts.netloc, 6_379), _options(parts.netloc, "") | _query(parts.query))
+            case _:
+                options: dict[str, Any] = dict(parse_url(url.replace("valkey", "redis", 1)))
+                return DirectRoute(label, options.pop("connection_class", Connection), options)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        raise ConfigurationError(f"{label} cannot be read as an address ({error}); use one of {SCHEMES}.") from error
+
+
+def _hosts(netloc: str, default_port: int) -> list[tuple[str, int]]:
+    hosts = []
+    for entry in netloc.rpartition("@")[2].split(","):
+        host, colon, port = entry.rpartition(":")
+        hosts.append((host, int(port)) if colon else (entry, default_port))
+    return hosts
+
+
+def _options(netloc: str, db: str) -> dict[str, Any]:
+    user, _, password = netloc.rpartition("@")[0].partition(":")
+    found: dict[str, Any] = {"username": unquote(user) or None, "password": unquote(password) or None}
+    if db:
+        found["db"] = int(db)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _query(query: str) -> dict[str, Any]:
+    return {name: value.lower() in ("1", "true", "yes") if name == "ssl" else value for name, value in parse_qsl(query)}
+
+
+def route_of_client(client: redis_asyncio.Redis | redis_asyncio.RedisCluster) -> Route:
+    """Make the route to where a caller's own client points.
+
+    Only its address, credentials and TLS options are taken over. Connections are opened apart from its pool and
+    follow aqueue's own policy, so that the client's automatic retries can never send a command twice.
+    """
+    if isinstance(client, redis_asyncio.RedisCluster):
+        hosts = [(str(node.host), int(node.port)) for node in client.startup_nodes]  # type: ignore[attr-defined]
+        return ClusterRoute("the given cluster client", hosts, _connecting(client.connection_kwargs))
+    pool = client.connection_pool
+    return DirectRoute(f"the given client ({pool.connection_class.__name__})", pool.connection_class, _connecting(pool.connection_kwargs))
+
+
+def _connecting(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what says where and as whom to connect; drop what a pool or its maintenance added."""
+    dropped = ("maint_", "maintenance_", "oss_", "orig_", "event_dispatcher", "himport", "retry", "parser_class", "legacy_")
+    return {name: value for name, value in options.items() if not name.startswith(dropped)}

@@ -1,0 +1,342 @@
+"""One method per transition: the only way in which queues and workers speak to Redis.
+
+Every method calls one script, whose header says what it touches. All of them may be sent twice, so a call whose
+reply was lost is simply sent again. Nothing here knows user code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+from aqueue.errors import ConfigurationError
+from aqueue.job import Cancellation, JobId, JobState, LeaseToken, QueueName, WorkerId
+from aqueue.settings import FOREVER, Settings
+from aqueue.store import codec
+from aqueue.store.connection import Links, Server
+from aqueue.store.keys import Keys
+from aqueue.store.link import Link
+from aqueue.store.records import (
+    Beat,
+    Cancelled,
+    Completed,
+    Ended,
+    Failed,
+    Gone,
+    Lease,
+    NewJob,
+    QueueStats,
+    Released,
+    Retried,
+    ServerFacts,
+    Settle,
+    Turn,
+    WorkerStats,
+)
+from aqueue.store.scripts import Arg, load
+
+BATCH: Final = 500
+"""Items in one script call; a script of this size runs for about a millisecond."""
+
+PRUNE_INTERVAL_MS: Final = 60_000
+"""Failed records outlive their lifetime by at most this long."""
+
+
+def ttl_ms(seconds: float) -> int:
+    """Turn a lifetime into the wire's form: milliseconds, or -1 for ever."""
+    return -1 if seconds == FOREVER else round(seconds * 1000)
+
+
+class Client:
+    """The store of one queue."""
+
+    def __init__(self, server: Server, queue: QueueName, settings: Settings) -> None:
+        self.keys = Keys(settings.prefix, queue)
+        self.settings = settings
+        self._server = server
+        self._registered = False
+
+    @property
+    def links(self) -> Links:
+        """The connections of the running event loop."""
+        return self._server.links(self)
+
+    async def close(self) -> None:
+        """Give back the running loop's connections; the next call opens new ones."""
+        await self._server.release(self)
+
+    async def _run(
+        self, name: str, keys: Sequence[str], argv: Sequence[Arg] = (), each: Iterable[str] = (), items: Iterable[Arg] = ()
+    ) -> Any:
+        script = load(name)
+        return await self.links.run(self.keys.queued, script, script.arguments(keys, argv, each, items))
+
+    # producers
+
+    async def enqueue(self, jobs: Sequence[NewJob]) -> list[JobId]:
+        """Store up to 500 jobs in one step.
+
+        Shape:  for each job the id that stands for it: its own, or that of the unfinished job with its key.
+        Errors: StoreFull with nothing stored; StoreUnavailable when nobody can know, where the same ids may be
+                sent again.
+        Source: lua/enqueue.lua; ids made by the client, so that sending twice stores once.
+        """
+        if len(jobs) > BATCH:
+            raise ConfigurationError(f"{len(jobs)} jobs are too many for one call; send at most {BATCH} at once.")
+        await self._register()
+        keys = self.keys
+        each = [key for job in jobs for key in (keys.job(job.id), keys.payload(job.id), keys.unique(job.digest))]
+        items = [field for job in jobs for field in _new_job_fields(job)]
+        reply = await self._run("enqueue", [keys.queued, keys.scheduled], [keys.base], each, items)
+        return [JobId(answer.decode()) for answer in reply]
+
+    async def _register(self) -> None:
+        """Put the queue's name where tools find it; outside the queue's slot, so apart and idempotent."""
+        if not self._registered:
+            await self.plain("SADD", self.keys.registry, self.keys.queue)
+            self._registered = True
+
+    async def cancel(self, job_id: JobId) -> Cancellation | None:
+        """End a waiting job, or tell the worker that runs it; None where no such job exists."""
+        keys = self.keys
+        reply = await self._run(
+            "cancel",
+            [keys.scheduled, keys.job(job_id), keys.payload(job_id), keys.stats],
+            [keys.base, job_id, ttl_ms(self.settings.result_ttl)],
+        )
+        return None if reply == b"missing" else Cancellation(reply.decode())
+
+    async def ended(self, job_ids: Sequence[JobId], channel: str) -> list[Ended]:
+        """Read how jobs ended, and ask that the end of the others be told on `channel`. Source: lua/await.lua."""
+        each = [self.keys.job(job_id) for job_id in job_ids]
+        reply = await self._run("await", [], [channel], each, job_ids)
+        return [
+            Ended(None if state == b"missing" else JobState(state.decode()), result, error)
+            for state, result, error in reply
+        ]
+
+    async def rerun(self, job_id: JobId) -> Literal["queued", "unfinished", "gone", "missing"]:
+        """Queue an ended job again, with fresh counters."""
+        keys = self.keys
+        reply = await self._run(
+            "rerun", [keys.queued, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats], [job_id]
+        )
+        return reply.decode()
+
+    async def delete(self, job_id: JobId) -> Literal["deleted", "running", "missing"]:
+        """Remove a job that is not running, with all that is stored of it."""
+        keys = self.keys
+        reply = await self._run(
+            "delete", [keys.scheduled, keys.failed, keys.job(job_id), keys.payload(job_id)], [keys.base, job_id]
+        )
+        return reply.decode()
+
+    async def purge(self, what: Literal["waiting", "failed"]) -> tuple[int, bool]:
+        """Delete up to a batch of jobs; return how many, and whether some remain."""
+        keys = self.keys
+        count, remain = await self._run(
+            "purge", [keys.queued, keys.suspects, keys.scheduled, keys.failed], [keys.base, what, BATCH]
+        )
+        return count, bool(remain)
+
+    async def pause(self) -> bool:
+        """Let no further job start; return whether that is a change."""
+        await self._register()
+        return bool(await self._run("pause", [self.keys.paused]))
+
+    async def resume(self) -> bool:
+        """Let jobs start again; return whether that is a change."""
+        return bool(await self._run("resume", [self.keys.paused, self.keys.workers], [self.keys.base]))
+
+    # workers
+
+    async def settle_and_claim(self, worker: WorkerId, turn: int, settles: Sequence[Settle], free: int) -> Turn:
+        """Store how runs have ended, then lease up to `free` waiting jobs.
+
+        Shape:  0..free leases: inbox first, then oldest first; the ids whose lease was lost.
+        Units:  stored instants are server milliseconds.
+        Errors: StoreUnavailable, after which the same turn must be sent again: it is then answered as the first.
+        Source: lua/settle_and_claim.lua; settling and claiming in one call after BullMQ, in batches after River.
+        """
+        keys, settings = self.keys, self.settings
+        reply = await self._run(
+            "settle_and_claim",
+            [
+                keys.queued, keys.suspects, keys.scheduled, keys.inbox(worker), keys.held(worker),
+                keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.stats,
+            ],
+            [
+                keys.base, worker, turn, free, round(settings.lease * 1000), settings.crash_limit,
+                ttl_ms(settings.result_ttl), settings.failure_cap,
+            ],
+            [key for settle in settles for key in (keys.job(settle.id), keys.payload(settle.id))],
+            [field for settle in settles for field in _settle_fields(settle)],
+        )  # fmt: skip
+        refused, leases, next_due, state = reply
+        return Turn(
+            frozenset(JobId(job_id.decode()) for job_id in refused),
+            [Lease(JobId(id_.decode()), LeaseToken(token.decode()), *rest) for id_, token, *rest in leases],
+            _seconds(next_due),
+            state.decode(),
+        )
+
+    async def extend(self, worker: WorkerId, turn: int, running: Sequence[JobId], info: str) -> Beat:
+        """Renew the worker's lease and compare what it runs with what it holds.
+
+        `turn` is the last turn whose answer has been taken in: what was claimed up to then and is not running was
+        lost on the way, and goes back to the queue. Source: lua/extend.lua.
+        """
+        keys = self.keys
+        lost, cancelled, returned, next_reclaim, next_due = await self._run(
+            "extend",
+            [keys.queued, keys.scheduled, keys.held(worker), keys.worker(worker), keys.workers],
+            [keys.base, worker, turn, round(self.settings.lease * 1000), info],
+            items=running,
+        )
+        return Beat(_ids(lost), _ids(cancelled), _ids(returned), _seconds(next_reclaim), _seconds(next_due))
+
+    async def retire(self, worker: WorkerId) -> list[JobId]:
+        """Take the worker out of the fleet; what it still holds goes back to the front, uncounted."""
+        keys = self.keys
+        return _ids(
+            await self._run(
+                "retire",
+                [keys.queued, keys.inbox(worker), keys.held(worker), keys.worker(worker), keys.workers],
+                [keys.base, worker],
+            )
+        )
+
+    async def promote(self) -> int:
+        """Queue up to a batch of due jobs; return how many."""
+        return await self._run("promote", [self.keys.queued, self.keys.scheduled], [self.keys.base, BATCH])
+
+    async def reclaim(self) -> tuple[list[Gone], bool]:
+        """Take back what dead workers held; return who they were, and whether some remain."""
+        keys, settings = self.keys, self.settings
+        gone, remain = await self._run(
+            "reclaim",
+            [keys.queued, keys.suspects, keys.workers, keys.failed, keys.stats],
+            [
+                keys.base, BATCH, settings.crash_limit, ttl_ms(settings.result_ttl), ttl_ms(settings.failure_ttl),
+                settings.failure_cap,
+            ],
+        )  # fmt: skip
+        return [
+            Gone(WorkerId(name.decode()), info.decode(), _ids(requeued), _ids(failed), late_ms / 1000 + settings.lease)
+            for name, info, requeued, failed, late_ms in gone
+        ], bool(remain)
+
+    async def prune(self) -> int:
+        """Forget up to a batch of failed jobs past their lifetime; -1 when another worker did so lately."""
+        keys = self.keys
+        return await self._run("prune", [keys.failed, keys.pruned], [keys.base, BATCH, PRUNE_INTERVAL_MS])
+
+    async def park(self, link: Link, worker: WorkerId, seconds: float) -> bool:
+        """Wait until something appears in the queued list, and take it into the worker's inbox.
+
+        Never sent again: what it caught lies in the inbox, whether or not the reply arrives.
+        Units:  `seconds` of waiting at the server.
+        Errors: those of redis-py.
+        """
+        keys = self.keys
+        caught = await link.call(
+            "BLMOVE", keys.queued, keys.inbox(worker), "RIGHT", "LEFT", f"{seconds:.3f}", timeout=seconds + PARK_MARGIN_SECONDS
+        )
+        return caught is not None
+
+    # reading
+
+    async def stats(self) -> QueueStats:
+        """Count what the queue holds."""
+        keys = self.keys
+        counts, paused, oldest, counters, workers = await self._run(
+            "stats",
+            [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers, keys.paused, keys.stats],
+            [keys.base],
+        )
+        return QueueStats(
+            keys.queue, *counts, bool(paused), _seconds(oldest),
+            {name: int(value) for name, value in _pairs(counters).items()},
+            [WorkerStats(WorkerId(n.decode()), info.decode(), count, left / 1000) for n, info, count, left in workers],
+        )  # fmt: skip
+
+    async def list_ids(self, state: JobState, offset: int, limit: int) -> list[JobId]:
+        """Give a page of ids of scheduled, queued, running or failed jobs."""
+        keys = self.keys
+        return _ids(
+            await self._run(
+                "list",
+                [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers],
+                [keys.base, state.value, offset, limit],
+            )
+        )
+
+    async def inspect(self, job_ids: Sequence[JobId]) -> list[tuple[Mapping[str, bytes], bytes | None]]:
+        """Read whole records and envelopes; a missing job has an empty record."""
+        each = [key for job_id in job_ids for key in (self.keys.job(job_id), self.keys.payload(job_id))]
+        reply = await self._run("inspect", [], [], each, job_ids)
+        return [(_pairs(record), envelope) for record, envelope in reply]
+
+    async def queue_names(self) -> list[QueueName]:
+        """List the queues that were ever used at this server under this prefix."""
+        return sorted(QueueName(name.decode()) for name in await self.plain("SMEMBERS", self.keys.registry))
+
+    async def facts(self) -> ServerFacts:
+        """Ask the server what it is and whether it may lose jobs."""
+        text = await self.plain("INFO")
+        info = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+        valkey = info.get("valkey_version")
+        version = valkey or info.get("redis_version", "0")
+        return ServerFacts(
+            "valkey" if valkey else "redis",
+            tuple(int(part) for part in version.split(".") if part.isdigit()),
+            info.get("maxmemory_policy", "unknown"),
+            info.get("aof_enabled") == "1",
+            info.get("used_memory_human", "?"),
+        )
+
+    async def plain(self, command: str, *args: Arg) -> Any:
+        """Send one idempotent command that is no transition. Errors: StoreUnavailable, StoreError."""
+        return await self.links.send(args[0] if args and isinstance(args[0], str) else self.keys.queued, (command, *args))
+
+
+PARK_MARGIN_SECONDS: Final = 3.0
+"""A server that lets a parked fetch wait longer than asked, and this, is taken for lost."""
+
+
+def _ids(reply: list[bytes]) -> list[JobId]:
+    return [JobId(job_id.decode()) for job_id in reply]
+
+
+def _pairs(flat: Any) -> dict[str, bytes]:
+    if isinstance(flat, dict):
+        return {key.decode(): value for key, value in flat.items()}
+    return {key.decode(): value for key, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _seconds(ms: int) -> float | None:
+    return None if ms < 0 else ms / 1000
+
+
+def _new_job_fields(job: NewJob) -> tuple[Arg, ...]:
+    return (
+        job.id, job.envelope, job.delay_ms, job.at_ms, job.ttl_ms, job.digest,
+        "" if job.result_ttl_ms is None else job.result_ttl_ms,
+        "" if job.failure_ttl_ms is None else job.failure_ttl_ms,
+    )  # fmt: skip
+
+
+def _settle_fields(settle: Settle) -> tuple[Arg, ...]:
+    """Lay out id, token, outcome, body, delay, lifetime and task."""
+    head = (settle.id, settle.token)
+    match settle.outcome:
+        case Completed(result, ttl, task):
+            return (*head, "completed", result, 0, ttl, task)
+        case Retried(error, delay):
+            return (*head, "retried", codec.encode_error(error), round(delay * 1000), 0, "")
+        case Failed(error, ttl):
+            return (*head, "failed", codec.encode_error(error), 0, ttl, "")
+        case Cancelled(ttl):
+            return (*head, "cancelled", "", 0, ttl, "")
+        case Released(delay, unknown_task):
+            return (*head, "released", "unknown" if unknown_task else "", round(delay * 1000), 0, "")

@@ -1,0 +1,214 @@
+"""Bytes to values and back. The only place where the fields of the wire are spelled.
+
+An envelope is the JSON array `[version, task, args, kwargs, headers]`. Redis never looks inside; a worker decodes
+`args` and `kwargs` only when it knows the task, by the annotations of the task's parameters. A newer minor
+version may append elements, which older readers skip; a version of which this package knows nothing is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from aqueue.errors import BadArguments, NotSerializable
+from aqueue.job import JobError
+
+WIRE_VERSION: Final = 1
+TRACEBACK_LIMIT: Final = 16_384
+"""Bytes of a traceback that are kept; the end says most."""
+
+
+class Headers(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=False):
+    """What travels with a job besides its arguments: options of this one call, and what middleware adds.
+
+    Units: milliseconds.
+    """
+
+    timeout_ms: int | None = None
+    max_attempts: int | None = None
+    backoff_ms: int | None = None
+    cap_ms: int | None = None
+    jitter: bool | None = None
+    extra: dict[str, str] = {}
+
+
+class Envelope(msgspec.Struct, array_like=True):
+    """One call as it lies in Redis; arguments still encoded."""
+
+    version: int
+    task: str
+    args: msgspec.Raw
+    kwargs: dict[str, msgspec.Raw]
+    headers: Headers
+
+
+class _WireError(msgspec.Struct):
+    type: str
+    message: str
+    traceback: str = ""
+
+
+def _encode_other(value: object) -> object:
+    dump = getattr(value, "model_dump", None)  # a pydantic model, whether or not pydantic is installed here
+    if callable(dump):
+        return dump(mode="json")
+    raise NotImplementedError(f"{type(value).__name__} objects cannot be written as JSON")
+
+
+def _decode_other(type_: type, value: object) -> object:
+    validate = getattr(type_, "model_validate", None)
+    if callable(validate):
+        return validate(value)
+    raise NotImplementedError(f"{type_!r} cannot be read from JSON")
+
+
+_encoder: Final = msgspec.json.Encoder(enc_hook=_encode_other)
+_envelope_decoder: Final = msgspec.json.Decoder(Envelope)
+_any_decoder: Final = msgspec.json.Decoder()
+_error_decoder: Final = msgspec.json.Decoder(_WireError)
+NULL: Final = b"null"
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_UNWRITABLE: Final = (TypeError, ValueError, NotImplementedError, OverflowError, RecursionError, msgspec.MsgspecError)
+
+
+def encode_call(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], headers: Headers) -> bytes:
+    """Write an envelope. Errors: NotSerializable, naming the argument."""
+    try:
+        return _encoder.encode([WIRE_VERSION, task, args, kwargs, headers])
+    except _UNWRITABLE:
+        _name_culprit(task, args, kwargs)
+        raise
+
+
+def _name_culprit(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    for name, value in [*((f"argument {i}", value) for i, value in enumerate(args, 1)), *kwargs.items()]:
+        try:
+            _encoder.encode(value)
+        except _UNWRITABLE as error:
+            raise NotSerializable(
+                f"{name} of {task} cannot be sent ({type(value).__name__}: {error}); "
+                "pass plain data, a dataclass, a msgspec Struct or a pydantic model instead."
+            ) from error
+
+
+def decode_envelope(data: bytes) -> Envelope:
+    """Read an envelope, leaving its arguments encoded. Errors: BadArguments if it is damaged or too new."""
+    try:
+        envelope = _envelope_decoder.decode(data)
+    except _UNREADABLE as error:
+        raise BadArguments(f"the stored envelope cannot be read ({error}); enqueue the job again") from error
+    if envelope.version != WIRE_VERSION:
+        raise BadArguments(
+            f"the stored envelope has version {envelope.version}, this worker reads {WIRE_VERSION}; upgrade the worker"
+        )
+    return envelope
+
+
+def decode_plain(data: bytes | msgspec.Raw) -> Any:
+    """Read JSON without knowing any type."""
+    return _any_decoder.decode(data)
+
+
+def encode_result(value: object, limit: int) -> bytes:
+    """Write a result. Errors: NotSerializable, also beyond `limit` bytes."""
+    try:
+        data = NULL if value is None else _encoder.encode(value)
+    except _UNWRITABLE as error:
+        raise NotSerializable(
+            f"the result cannot be stored ({type(value).__name__}: {error}); return plain data or None"
+        ) from error
+    if len(data) > limit:
+        raise NotSerializable(
+            f"the result takes {len(data)} bytes, more than the {limit} allowed; "
+            "store it elsewhere and return where it is"
+        )
+    return data
+
+
+def result_decoder(annotation: Any) -> Callable[[bytes], Any]:
+    """Make a reader for results of one type; results of a type that JSON does not know are read plainly."""
+    decoder = _decoder(annotation)
+    return decoder.decode if decoder is not None else decode_plain
+
+
+def _decoder(annotation: Any) -> msgspec.json.Decoder[Any] | None:
+    if annotation in (inspect.Parameter.empty, Any, object):
+        return _any_decoder
+    try:
+        return msgspec.json.Decoder(annotation, dec_hook=_decode_other)
+    except TypeError:  # msgspec says so of unions it cannot tell apart
+        return None
+
+
+@dataclass(slots=True)
+class ArgumentsDecoder:
+    """Reads the arguments of one task by the annotations of its parameters."""
+
+    task: str
+    signature: inspect.Signature
+    hints: Mapping[str, Any]
+    _cache: dict[str, msgspec.json.Decoder[Any]] = field(default_factory=dict)
+    _positional: dict[int, msgspec.json.Decoder[Any]] = field(default_factory=dict)
+
+    def decode(self, envelope: Envelope) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return args and kwargs. Errors: BadArguments when they do not fit the signature or its types."""
+        try:
+            raws = _raw_list.decode(envelope.args)
+            self.signature.bind(*raws, **envelope.kwargs)
+            args = self._args(len(raws)).decode(envelope.args)
+            kwargs = {name: self._by_name(name).decode(raw) for name, raw in envelope.kwargs.items()}
+        except _UNREADABLE as error:
+            raise BadArguments(f"an argument of {self.task} has another type than its annotation: {error}") from error
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise BadArguments(f"the arguments do not fit {self.task}{self.signature}: {error}") from error
+        return tuple(args), kwargs
+
+    def _args(self, count: int) -> msgspec.json.Decoder[Any]:
+        known = self._positional.get(count)
+        if known is None:
+            types = [self._safe(annotation) for annotation in self._annotations(count)]
+            annotation = typing.cast("Any", tuple)[tuple(types)] if types else tuple[()]
+            known = self._positional[count] = msgspec.json.Decoder(annotation, dec_hook=_decode_other)
+        return known
+
+    def _annotations(self, count: int) -> list[Any]:
+        found: list[Any] = []
+        for parameter in self.signature.parameters.values():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                found += [self.hints.get(parameter.name, Any)] * (count - len(found))
+            elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                found.append(self.hints.get(parameter.name, Any))
+        return found[:count]
+
+    def _by_name(self, name: str) -> msgspec.json.Decoder[Any]:
+        known = self._cache.get(name)
+        if known is None:
+            catch_all = next((p.name for p in self.signature.parameters.values() if p.kind is p.VAR_KEYWORD), name)
+            parameter = name if name in self.signature.parameters else catch_all
+            known = self._cache[name] = _decoder(self.hints.get(parameter, Any)) or _any_decoder
+        return known
+
+    @staticmethod
+    def _safe(annotation: Any) -> Any:
+        return Any if _decoder(annotation) is None else annotation
+
+
+_raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def encode_error(error: JobError) -> bytes:
+    return _encoder.encode(_WireError(error.type, error.message, error.traceback[-TRACEBACK_LIMIT:]))
+
+
+def decode_error(data: bytes | None) -> JobError:
+    """Read a stored error; whatever cannot be read becomes its own message."""
+    try:
+        wire = _error_decoder.decode(data or b"")
+    except _UNREADABLE:
+        return JobError(type="Unknown", message=(data or b"no error was stored").decode("utf-8", "replace"))
+    return JobError(type=wire.type, message=wire.message, traceback=wire.traceback)

@@ -1,0 +1,200 @@
+"""Who holds which connection, and what a failed call means.
+
+Per event loop and server there is one shared command link; a parked fetch and the mailbox have one each. All of
+them are found through the running loop, so a queue that is used from a second loop, or after a fork, opens its own
+connections instead of speaking through somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from aqueue.errors import ConfigurationError, StoreError, StoreFull, StoreUnavailable
+from aqueue.store.address import Route
+from aqueue.store.link import REPLY_SECONDS, Link
+from aqueue.store.mailbox import Mailbox
+from aqueue.store.scripts import Arg, Script
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS: Final = 3.0
+"""For how long a call is tried again while the server cannot be reached. Every script may be sent twice."""
+
+_MOVED: Final = {"MOVED", "ASK", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED"}
+"""Not executed, because another server has to be asked: connect anew."""
+_BUSY: Final = {"TRYAGAIN", "BUSY", "LOADING", "NOREPLICAS", "MISCONF"}
+"""Not executed, because the server cannot do it now: ask again in a moment."""
+_CODES: Final = {
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+    "NoPermissionError": "NOPERM",
+    "MovedError": "MOVED",
+    "AskError": "ASK",
+    "TryAgainError": "TRYAGAIN",
+    "ClusterDownError": "CLUSTERDOWN",
+    "MasterDownError": "MASTERDOWN",
+}
+"""redis-py takes the code out of the message where it has a class for it, which depends on its version."""
+
+
+def refusal_code(error: ResponseError) -> str:
+    """Name the server's refusal by the first word of its reply."""
+    return _CODES.get(type(error).__name__) or str(error).partition(" ")[0]
+
+
+class Links:
+    """The connections of one event loop to one server, or one cluster."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self._commands: dict[str, Link] = {}
+        self._mailboxes: dict[str, Mailbox] = {}
+        self._opening = asyncio.Lock()
+
+    async def command(self, key: str) -> Link:
+        """Give the shared link to the server of `key`, opening it at the first use."""
+        node = await self.route.node(key)
+        link = self._commands.get(node)
+        if link is None or not link.alive:
+            async with self._opening:
+                link = self._commands.get(node)
+                if link is None or not link.alive:
+                    link = self._commands[node] = await self.dedicated(key)
+        return link
+
+    async def dedicated(self, key: str) -> Link:
+        """Open a link that only the caller uses, and closes."""
+        return Link(await self.route.connect(key))
+
+    async def mailbox(self, key: str) -> Mailbox:
+        """Give the shared subscription at the server of `key`."""
+        node = await self.route.node(key)
+        if node not in self._mailboxes:
+            self._mailboxes[node] = Mailbox(lambda: self.route.connect(key))
+        return self._mailboxes[node]
+
+    async def run(self, key: str, script: Script, arguments: list[Arg]) -> Any:
+        """Call a script at the server of `key` until it answers; safe because every script may run twice.
+
+        Errors: StoreUnavailable after PATIENCE_SECONDS, StoreFull, StoreError for any other refusal.
+        """
+        try:
+            return await self.send(key, ("EVALSHA", script.sha, *arguments))
+        except NoScriptError:
+            return await self.send(key, ("EVAL", script.text, *arguments))
+
+    async def send(self, key: str, command: tuple[Arg, ...]) -> Any:
+        """Send an idempotent command as `run` does."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + PATIENCE_SECONDS
+        pause = 0.02
+        while True:
+            try:
+                return await (await self.command(key)).call(*command)
+            except NoScriptError:
+                raise
+            except ResponseError as refusal:
+                problem: Exception = refusal
+                await self._react(refusal, key)
+            except AuthenticationError as error:
+                raise StoreError(f"{self.route.label} refused the credentials ({error}); mend user and password.") from error
+            except RedisTimeoutError as error:  # it has had its time, and may still execute the call
+                raise self._unavailable(error) from error
+            except (RedisError, OSError) as error:
+                problem = error
+            if loop.time() + pause > give_up:
+                raise self._unavailable(problem) from problem
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads load, guards nothing
+            pause = min(pause * 2, 0.5)
+
+    async def _react(self, refusal: ResponseError, key: str) -> None:
+        """Return if the call is to be tried again, else raise what the refusal means."""
+        code = refusal_code(refusal)
+        if code in _MOVED:
+            await self.reconnect(key)
+        elif code == "OOM":
+            raise StoreFull(
+                f"{self.route.label} is out of memory and stored nothing; raise maxmemory or let the workers catch up."
+            ) from refusal
+        elif code == "NOPERM":
+            raise StoreError(f"{self.route.label} does not permit this user what aqueue needs: {refusal}.") from refusal
+        elif code not in _BUSY:
+            raise StoreError(f"{self.route.label} refused a script of aqueue ({refusal}); please report this.") from refusal
+
+    def _unavailable(self, problem: Exception) -> StoreUnavailable:
+        return unavailable(self.route.label, problem)
+
+    async def reconnect(self, key: str) -> None:
+        """Drop the link to the server of `key`, and ask anew where that is."""
+        try:
+            link = self._commands.pop(await self.route.node(key), None)
+            if link is not None:
+                await link.close()
+        finally:
+            await self.route.refresh()
+
+    async def close(self) -> None:
+        commands, self._commands = self._commands, {}
+        mailboxes, self._mailboxes = self._mailboxes, {}
+        for owned in [*mailboxes.values(), *commands.values()]:
+            await owned.close()
+        await self.route.close()
+
+
+def unavailable(label: str, problem: Exception) -> StoreUnavailable:
+    late = isinstance(problem, RedisTimeoutError | TimeoutError)
+    what = f"did not answer within {REPLY_SECONDS:g} s" if late else f"cannot be reached ({problem})"
+    return StoreUnavailable(
+        f"Redis at {label} {what}; start it or set AQUEUE_URL, or unset AQUEUE_URL "
+        'and install "aqueue-redis[embedded]" to develop without one.'
+    )
+
+
+CONNECTION_ERRORS: Final = (RedisConnectionError, RedisTimeoutError, OSError)
+
+
+class Server:
+    """One address, shared by all queues that name it."""
+
+    def __init__(self, make_route: Callable[[], Route]) -> None:
+        self._make_route = make_route
+        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Links] = WeakKeyDictionary()
+        self._users: WeakKeyDictionary[asyncio.AbstractEventLoop, set[object]] = WeakKeyDictionary()
+        self._pid = os.getpid()
+        self._left_to_parent: list[object] = []
+
+    def links(self, user: object) -> Links:
+        """Give the connections of the running loop, on behalf of `user`. Errors: ConfigurationError without a loop."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigurationError("aqueue needs a running event loop; call it from an async function.") from None
+        if self._pid != os.getpid():
+            self._forget_parent()
+        self._users.setdefault(loop, set()).add(user)
+        links = self._links.get(loop)
+        if links is None:
+            links = self._links[loop] = Links(self._make_route())
+        return links
+
+    def _forget_parent(self) -> None:
+        """After a fork the sockets are still the parent's: keep them referenced, so that nothing here closes them."""
+        self._left_to_parent.append((self._links, list(self._links.items())))
+        self._links, self._users, self._pid = WeakKeyDictionary(), WeakKeyDictionary(), os.getpid()
+
+    async def release(self, user: object) -> None:
+        """Close the running loop's connections once nobody uses them; the next use opens new ones."""
+        loop = asyncio.get_running_loop()
+        users = self._users.get(loop, set())
+        users.discard(user)
+        if not users and (links := self._links.pop(loop, None)) is not None:
+            await links.close()

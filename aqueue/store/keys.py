@@ -1,0 +1,120 @@
+"""The only place where a Redis key is spelled.
+
+Every key of a queue carries the queue's name in braces, so that Redis Cluster keeps them in one slot and a
+script may touch them all. `docs/data-model.md` says what each key holds; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from functools import cached_property
+
+from aqueue.errors import ConfigurationError
+from aqueue.job import JobId, QueueName, WorkerId
+
+MAX_NAME_LENGTH = 200
+"""Names are part of every key; beyond this they cost more than they say."""
+
+TICKET = "wake"
+"""An element of the queued list that names no job: it only wakes one parked worker. Ids are longer."""
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return `name` if it may be part of a key, else raise ConfigurationError."""
+    if not isinstance(name, str) or not name or len(name) > MAX_NAME_LENGTH:
+        raise ConfigurationError(f"{what} must be text of 1 to {MAX_NAME_LENGTH} characters, not {name!r}.")
+    if any(c in "{}" or c.isspace() or unicodedata.category(c).startswith("C") for c in name):
+        raise ConfigurationError(
+            f"{what} must not contain braces, spaces or control characters, as {name!r} does; "
+            "use letters, digits, '.', '-', '_' or ':'."
+        )
+    return name
+
+
+class Keys:
+    """The keys of one queue."""
+
+    def __init__(self, prefix: str, queue: QueueName) -> None:
+        self.prefix = checked_name(prefix, "prefix")
+        self.queue = queue
+        self.base = f"{self.prefix}:{{{checked_name(queue, 'queue name')}}}:"
+        """What a script starts from to build the key of a record whose id it has just learned."""
+
+    def job(self, job_id: JobId) -> str:
+        """Hash: state, counters, instants, token, result or error. Lives until its TTL after the end."""
+        return f"{self.base}job:{job_id}"
+
+    def payload(self, job_id: JobId) -> str:
+        """String: the envelope. Lives until the job completes, else as long as the job's hash."""
+        return f"{self.base}payload:{job_id}"
+
+    def unique(self, digest: str) -> str:
+        """String: id of the unfinished job that holds the user's key. Lives as long as that job is unfinished."""
+        return f"{self.base}unique:{digest}"
+
+    @cached_property
+    def queued(self) -> str:
+        """List: ids in order, oldest at the right; may hold tickets and ids of jobs cancelled meanwhile."""
+        return f"{self.base}queued"
+
+    @cached_property
+    def suspects(self) -> str:
+        """List: queued jobs that are one crash away from the limit."""
+        return f"{self.base}suspects"
+
+    @cached_property
+    def scheduled(self) -> str:
+        """Sorted set: id by due time, server ms."""
+        return f"{self.base}scheduled"
+
+    @cached_property
+    def workers(self) -> str:
+        """Sorted set: worker incarnation by lease deadline, server ms."""
+        return f"{self.base}workers"
+
+    def worker(self, worker: WorkerId) -> str:
+        """Hash: what one incarnation says of itself, its last turn and the suspect it runs. Reclaim removes it."""
+        return f"{self.base}worker:{worker}"
+
+    def inbox(self, worker: WorkerId) -> str:
+        """List: what BLMOVE caught and no claim has adopted yet. Claim or reclaim empties it."""
+        return f"{self.base}inbox:{worker}"
+
+    def held(self, worker: WorkerId) -> str:
+        """Hash: id to token of the jobs that one incarnation runs. Settle or reclaim empties it."""
+        return f"{self.base}held:{worker}"
+
+    @cached_property
+    def failed(self) -> str:
+        """Sorted set: id of a failed job by the instant at which its record goes. Capped and pruned."""
+        return f"{self.base}failed"
+
+    @cached_property
+    def pruned(self) -> str:
+        """String: present while the last prune is recent. Expires."""
+        return f"{self.base}pruned"
+
+    @cached_property
+    def paused(self) -> str:
+        """String: present while the queue is paused."""
+        return f"{self.base}paused"
+
+    @cached_property
+    def stats(self) -> str:
+        """Hash: counters since the queue was first used."""
+        return f"{self.base}stats"
+
+    def channel(self, subscriber: str) -> str:
+        """Sharded channel on which one process hears of ended jobs, or one worker of cancels and resumes."""
+        return f"{self.base}channel:{subscriber}"
+
+    @property
+    def registry(self) -> str:
+        """Set: names of all queues ever used. The one key outside the queues' slots."""
+        return f"{self.prefix}:queues"
+
+
+def unique_digest(task: str, key: str) -> str:
+    """Name the unique key of `key` within one task."""
+    return hashlib.sha256(f"{task}\0{key}".encode()).hexdigest()[:32]

@@ -1,0 +1,171 @@
+"""One connection that many callers share.
+
+Commands leave in the order of the calls, those of one turn of the event loop in one write; replies are matched in
+the same order. There is no pool, and nothing is ever sent again: when the connection breaks or a reply is late,
+every caller that waits is told so, and decides for itself. This module knows bytes and no queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from hiredis import pack_command
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+    from aqueue.store.scripts import Arg
+
+REPLY_SECONDS: Final = 5.0
+"""A server that has not answered by then is taken for lost; scripts take about a millisecond."""
+
+
+class Link:
+    """A connection whose replies are handed to whoever asked."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._outbox: list[bytes] = []
+        self._outgoing = asyncio.Event()
+        self._broken: Exception | None = None
+        self._late: asyncio.TimerHandle | None = None
+        # The link owns these two; close() ends them, and so does the end of the connection.
+        self._reader = self._loop.create_task(self._read(), name="aqueue link reader")
+        self._writer = self._loop.create_task(self._write(), name="aqueue link writer")
+
+    @property
+    def alive(self) -> bool:
+        return self._broken is None
+
+    async def call(self, *command: Arg, timeout: float = REPLY_SECONDS) -> Any:
+        """Send one command and return its reply.
+
+        Units:  `timeout` in seconds.
+        Errors: ResponseError as the server sent it; ConnectionError or TimeoutError when nobody can know
+                whether the command was executed.
+        """
+        if self._broken is not None:
+            raise RedisConnectionError("the connection is closed") from self._broken
+        reply: asyncio.Future[Any] = self._loop.create_future()
+        deadline = self._loop.time() + timeout
+        self._waiting.append((reply, deadline))
+        self._outbox.append(pack_command(command))
+        self._outgoing.set()
+        if self._late is None:
+            self._late = self._loop.call_at(deadline, self._check_late)
+        return await reply
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._outgoing.wait()
+                self._outgoing.clear()
+                batch, self._outbox = self._outbox, []
+                await self._connection.send_packed_command(batch, check_health=False)
+        except (RedisError, OSError) as error:
+            self._break(error)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                try:
+                    reply = await self._connection.read_response(disable_decoding=True)
+                except ResponseError as refusal:
+                    reply = refusal
+                self._answer(reply)
+        except (RedisError, OSError) as error:
+            self._break(error)
+        finally:
+            self._break(RedisConnectionError("the connection was closed"))
+            await self._connection.disconnect(nowait=True)
+
+    def _answer(self, reply: Any) -> None:
+        if not self._waiting:
+            raise RedisConnectionError("the server sent a reply that nobody asked for")
+        future, _ = self._waiting.popleft()
+        if future.done():  # its caller was cancelled
+            return
+        if isinstance(reply, Exception):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
+
+    def _check_late(self) -> None:
+        self._late = None
+        if self._waiting:
+            deadline = min(deadline for _, deadline in self._waiting)
+            if deadline <= self._loop.time():
+                self._break(RedisTimeoutError("the server did not answer in time"))
+            else:
+                self._late = self._loop.call_at(deadline, self._check_late)
+
+    def _break(self, error: Exception) -> None:
+        if self._broken is not None:
+            return
+        self._broken = error
+        if self._late is not None:
+            self._late.cancel()
+        for task in {self._reader, self._writer} - {asyncio.current_task(self._loop)}:
+            task.cancel()
+        while self._waiting:
+            future, _ = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(error)
+
+    async def close(self) -> None:
+        """End the connection; callers that still wait get a ConnectionError."""
+        self._break(RedisConnectionError("the connection was closed"))
+        await asyncio.gather(self._reader, self._writer, return_exceptions=True)
+
+
+class Subscription:
+    """A connection on which one process is spoken to."""
+
+    def __init__(self, connection: AbstractConnection, heard: Callable[[str, str], None]) -> None:
+        self._connection = connection
+        self._heard = heard
+        self._confirmed: dict[str, asyncio.Future[None]] = {}
+        self._reader = asyncio.get_running_loop().create_task(self._read(), name="aqueue subscription")
+
+    async def subscribe(self, channel: str) -> None:
+        """Return once the server has confirmed that messages on this channel will arrive."""
+        confirmed = self._confirmed.setdefault(channel, asyncio.get_running_loop().create_future())
+        await self._connection.send_packed_command([pack_command(("SSUBSCRIBE", channel))], check_health=False)
+        async with asyncio.timeout(REPLY_SECONDS):
+            await asyncio.shield(confirmed)
+
+    async def _read(self) -> None:
+        error: Exception = RedisConnectionError("the subscription was closed")
+        try:
+            while True:
+                kind, channel, data = (
+                    await self._connection.read_response(disable_decoding=True, push_request=True)
+                )[:3]
+                if kind == b"smessage":
+                    self._heard(channel.decode(), data.decode())
+                elif kind == b"ssubscribe" and (known := self._confirmed.get(channel.decode())) and not known.done():
+                    known.set_result(None)
+        except (RedisError, OSError) as problem:
+            error = problem
+        finally:
+            for future in self._confirmed.values():
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # seen: whoever waits gets it, nobody else need be warned
+            await self._connection.disconnect(nowait=True)
+
+    async def ended(self) -> None:
+        """Return when the connection is gone."""
+        await asyncio.wait([self._reader])
+
+    async def close(self) -> None:
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)

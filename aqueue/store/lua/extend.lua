@@ -1,0 +1,54 @@
+-- extend: renew one worker's lease and reconcile what it runs with what it holds
+--
+-- FLAGS allow-oom
+-- KEYS queued     list  ids in order
+-- KEYS scheduled  zset  id by due time
+-- KEYS held       hash  id to token of this worker's jobs
+-- KEYS worker     hash  this worker
+-- KEYS workers    zset  worker by lease deadline
+-- ARGV prefix     str   of the queue's keys, for the records of the held jobs
+-- ARGV me         str   worker id
+-- ARGV turn       int   the last turn whose answer the worker has taken in
+-- ARGV lease_ms   int
+-- ARGV info       str   what the worker says of itself
+-- ITEM id         str   a job that it runs
+-- RETURNS ids run but not held | ids to cancel | ids handed back | ms until another lease ends, -1 none | ms until the next job is due, -1 none
+--- @include clock
+
+local now = now_ms()
+redis.call('ZADD', workers, now + lease_ms, me)
+redis.call('HSET', worker, 'info', info)
+
+local running, lost, cancelled, returned = {}, {}, {}, {}
+for id in items() do
+  running[id] = true
+  if redis.call('HEXISTS', held, id) == 0 then
+    lost[#lost + 1] = id
+  elseif redis.call('HGET', prefix .. 'job:' .. id, 'cancel') then
+    cancelled[#cancelled + 1] = id
+  end
+end
+
+-- Held since a turn that is known to have been answered, and yet not run: the answer never arrived.
+local entries = redis.call('HGETALL', held)
+for i = 1, #entries, 2 do
+  local id, claimed_in = entries[i], tonumber(string.match(entries[i + 1], '/(%d+)$'))
+  if claimed_in <= turn and not running[id] then
+    redis.call('HDEL', held, id)
+    redis.call('HSET', prefix .. 'job:' .. id, 'state', 'queued')
+    redis.call('RPUSH', queued, id)
+    returned[#returned + 1] = id
+  end
+end
+
+local function first_after(zset, skip)
+  for _, pair in ipairs({ { 0, 1 }, { 1, 2 } }) do
+    local entry = redis.call('ZRANGE', zset, pair[1], pair[1], 'WITHSCORES')
+    if entry[1] and entry[1] ~= skip then
+      return math.max(0, tonumber(entry[2]) - now)
+    end
+  end
+  return -1
+end
+
+return { lost, cancelled, returned, first_after(workers, me), first_after(scheduled, '') }

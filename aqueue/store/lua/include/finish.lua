@@ -1,0 +1,54 @@
+-- finish: write a job's end, tell its waiters, free its unique key and start its lifetime
+--
+-- Includes: outcomes, reclaim, cancel and claim (expiry) end jobs, and only through here.
+
+-- A job whose result is not kept leaves its bare state behind for this long, so that an enqueue that was sent
+-- twice cannot run it again, and a waiter still learns how it ended.
+local STUB_MS = 10000
+
+local function keep(key, ttl_ms)
+  if ttl_ms < 0 then
+    redis.call('PERSIST', key)
+  else
+    redis.call('PEXPIRE', key, ttl_ms)
+  end
+end
+
+-- job: {prefix, id, record, payload}; fields: flat list to store with the end; ttl_ms: -1 for ever, 0 not at all
+local function finish(job, state, now, ttl_ms, fields)
+  local seen = redis.call('HMGET', job.record, 'unique', 'waiters', state == 'failed' and 'failure_ttl_ms' or 'result_ttl_ms')
+  if seen[3] then
+    ttl_ms = tonumber(seen[3])
+  end
+  if ttl_ms == 0 then
+    redis.call('DEL', job.payload)
+    redis.call('HDEL', job.record, 'error', 'result')
+    redis.call('HSET', job.record, 'state', state, 'ended_ms', now)
+    redis.call('PEXPIRE', job.record, STUB_MS)
+  else
+    redis.call('HSET', job.record, 'state', state, 'ended_ms', now, unpack(fields))
+    keep(job.record, ttl_ms)
+    if state == 'completed' then
+      redis.call('DEL', job.payload)
+    else
+      keep(job.payload, ttl_ms)
+    end
+  end
+  if seen[1] then
+    local unique = job.prefix .. 'unique:' .. seen[1]
+    if redis.call('GET', unique) == job.id then
+      redis.call('DEL', unique)
+    end
+  end
+  if seen[2] then
+    redis.call('HDEL', job.record, 'waiters')
+    for channel in string.gmatch(seen[2], '%S+') do
+      redis.call('SPUBLISH', job.prefix .. 'channel:' .. channel, 'ended ' .. job.id .. ' ' .. state)
+    end
+  end
+  return ttl_ms
+end
+
+local function locate(prefix, id)
+  return { prefix = prefix, id = id, record = prefix .. 'job:' .. id, payload = prefix .. 'payload:' .. id }
+end

@@ -1,0 +1,49 @@
+-- outcomes: what becomes of a job whose run has ended, one function per outcome
+--
+-- Needs finish, bury, queueing. `at` carries the queue's keys, the limits and the time; `run` is one settled run.
+
+local outcomes = {}
+
+function outcomes.completed(at, job, run)
+  finish(job, 'completed', at.now, run.ttl_ms, { 'result', run.body, 'task', run.task })
+end
+
+function outcomes.failed(at, job, run)
+  redis.call('HINCRBY', job.record, 'attempt', 1)
+  bury(job, at.failed, at.now, run.ttl_ms, at.failed_cap, run.body)
+end
+
+function outcomes.cancelled(at, job, run)
+  finish(job, 'cancelled', at.now, run.ttl_ms, {})
+end
+
+-- A job that was asked to end does not get another run.
+local function unless_cancelled(at, job, run, wait)
+  if redis.call('HGET', job.record, 'cancel') then
+    outcomes.cancelled(at, job, run)
+  else
+    wait()
+  end
+end
+
+function outcomes.retried(at, job, run)
+  unless_cancelled(at, job, run, function()
+    redis.call('HINCRBY', job.record, 'attempt', 1)
+    schedule(at.queued, at.scheduled, job.id, job.record, at.now + run.delay_ms, { 'error', run.body })
+  end)
+end
+
+-- The attempt is not counted: this run ended for reasons that are not the job's.
+function outcomes.released(at, job, run)
+  unless_cancelled(at, job, run, function()
+    if run.body ~= '' then
+      redis.call('HSETNX', job.record, 'unknown_ms', at.now)
+    end
+    if run.delay_ms > 0 then
+      schedule(at.queued, at.scheduled, job.id, job.record, at.now + run.delay_ms, {})
+    else
+      redis.call('HSET', job.record, 'state', 'queued')
+      redis.call('RPUSH', at.queued, job.id)
+    end
+  end)
+end

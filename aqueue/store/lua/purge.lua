@@ -1,0 +1,47 @@
+-- purge: delete a bounded number of waiting or of failed jobs
+--
+-- FLAGS allow-oom
+-- KEYS queued     list  ids in order
+-- KEYS suspects   list  ids one crash away from the limit
+-- KEYS scheduled  zset  id by due time
+-- KEYS failed     zset  failed jobs
+-- ARGV prefix     str   of the queue's keys, for the records of the purged jobs
+-- ARGV what       str   waiting | failed
+-- ARGV limit      int
+-- RETURNS how many jobs were deleted | whether some remain
+--- @include clock
+--- @include finish
+
+local now, deleted = now_ms(), 0
+
+local function remove(id)
+  local job = locate(prefix, id)
+  local state = redis.call('HGET', job.record, 'state')
+  if what == 'waiting' and state ~= 'queued' and state ~= 'scheduled' then
+    return
+  end
+  if what == 'waiting' then
+    finish(job, 'cancelled', now, 0, {})
+  end
+  deleted = deleted + redis.call('DEL', job.record)
+  redis.call('DEL', job.payload)
+end
+
+if what == 'failed' then
+  local pairs_ = redis.call('ZPOPMIN', failed, limit)
+  for i = 1, #pairs_, 2 do
+    remove(pairs_[i])
+  end
+  return { deleted, redis.call('ZCARD', failed) > 0 and 1 or 0 }
+end
+for _, list in ipairs({ queued, suspects }) do
+  for _, id in ipairs(redis.call('RPOP', list, limit) or {}) do
+    remove(id)
+  end
+end
+local due = redis.call('ZPOPMIN', scheduled, limit)
+for i = 1, #due, 2 do
+  remove(due[i])
+end
+local left = redis.call('LLEN', queued) + redis.call('LLEN', suspects) + redis.call('ZCARD', scheduled)
+return { deleted, left > 0 and 1 or 0 }

@@ -1,0 +1,90 @@
+-- reclaim: take back what workers held whose lease has ended, and count a crash for each job that was running
+--
+-- FLAGS allow-oom
+-- KEYS queued     list  ids in order
+-- KEYS suspects   list  ids one crash away from the limit
+-- KEYS workers    zset  worker by lease deadline
+-- KEYS failed     zset  failed jobs
+-- KEYS stats      hash  counters
+-- ARGV prefix     str   of the queue's keys, for what an ended worker held
+-- ARGV limit      int   jobs to take back in one call
+-- ARGV crash_limit     int
+-- ARGV result_ttl_ms   int  for jobs that were to be cancelled
+-- ARGV failure_ttl_ms  int
+-- ARGV failed_cap      int
+-- RETURNS list of worker, its info, ids requeued, ids failed, ms since its lease ended | whether some remain
+--- @include clock
+--- @include finish
+--- @include bury
+--- @include queueing
+
+-- Ended workers that one call looks at.
+local WORKERS = 10
+
+local now = now_ms()
+
+local function crashed(id, name)
+  local job = locate(prefix, id)
+  local seen = redis.call('HMGET', job.record, 'state', 'cancel')
+  if seen[1] ~= 'running' then
+    return nil
+  end
+  if seen[2] then
+    finish(job, 'cancelled', now, result_ttl_ms, {})
+    return nil
+  end
+  local crashes = redis.call('HINCRBY', job.record, 'crashes', 1)
+  redis.call('HINCRBY', stats, 'crashed', 1)
+  if crashes >= crash_limit then
+    local error = cjson.encode({
+      type = 'WorkerCrashed',
+      message = 'its worker died or fell silent ' .. crashes .. ' times, the last time on worker ' .. name,
+      traceback = '',
+    })
+    bury(job, failed, now, failure_ttl_ms, failed_cap, error)
+    redis.call('HINCRBY', stats, 'failed', 1)
+    return 'failed'
+  end
+  redis.call('HSET', job.record, 'state', 'queued')
+  if crashes >= crash_limit - 1 then
+    redis.call('LPUSH', suspects, id)
+    redis.call('LPUSH', queued, TICKET)
+  else
+    redis.call('RPUSH', queued, id)
+  end
+  return 'requeued'
+end
+
+local function take_back(name, budget)
+  local held, requeued, buried = prefix .. 'held:' .. name, {}, {}
+  empty_inbox(queued, prefix .. 'inbox:' .. name)
+  for _, id in ipairs(redis.call('HRANDFIELD', held, budget) or {}) do
+    redis.call('HDEL', held, id)
+    local fate = crashed(id, name)
+    local list = fate == 'failed' and buried or fate == 'requeued' and requeued
+    if list then
+      list[#list + 1] = id
+    end
+  end
+  return requeued, buried, redis.call('EXISTS', held) == 0
+end
+
+local gone, budget, remain = {}, limit, 0
+local expired = redis.call('ZRANGE', workers, '-inf', now, 'BYSCORE', 'LIMIT', 0, WORKERS, 'WITHSCORES')
+for i = 1, #expired, 2 do
+  if budget <= 0 then
+    remain = 1
+    break
+  end
+  local name, worker = expired[i], prefix .. 'worker:' .. expired[i]
+  local requeued, buried, empty = take_back(name, budget)
+  budget = budget - #requeued - #buried
+  gone[#gone + 1] = { name, redis.call('HGET', worker, 'info') or '', requeued, buried, now - tonumber(expired[i + 1]) }
+  if empty then
+    redis.call('DEL', worker)
+    redis.call('ZREM', workers, name)
+  else
+    remain = 1
+  end
+end
+return { gone, #expired == 2 * WORKERS and 1 or remain }

@@ -1,0 +1,117 @@
+-- settle_and_claim: store how runs have ended, then lease waiting jobs into the free slots
+--
+-- One worker's turn at one queue. Turns are numbered; a turn that is sent again, because its answer was lost,
+-- is answered again and does nothing.
+--
+-- FLAGS allow-oom  a full server must be able to drain
+-- KEYS queued     list  ids in order
+-- KEYS suspects   list  ids one crash away from the limit
+-- KEYS scheduled  zset  id by due time
+-- KEYS inbox      list  what this worker's BLMOVE has caught
+-- KEYS held       hash  id to token of this worker's jobs
+-- KEYS worker     hash  this worker
+-- KEYS workers    zset  worker by lease deadline
+-- KEYS failed     zset  failed jobs
+-- KEYS paused     str   present while paused
+-- KEYS stats      hash  counters
+-- EACH record     hash  the settled job
+-- EACH payload    str   its envelope
+-- ARGV prefix     str   of the queue's keys, for the records of jobs that are claimed here
+-- ARGV me         str   worker id
+-- ARGV turn       int   number of this turn
+-- ARGV free       int   slots to fill
+-- ARGV lease_ms   int
+-- ARGV crash_limit     int
+-- ARGV result_ttl_ms   int  for jobs that expire here
+-- ARGV failed_cap      int
+-- ITEM id         str
+-- ITEM token      str   handed out by the claim
+-- ITEM outcome    str   completed | retried | failed | cancelled | released
+-- ITEM body       str   result, error, or why it is released
+-- ITEM delay_ms   int
+-- ITEM ttl_ms     int
+-- ITEM task       str
+-- RETURNS ids refused with a lost lease | leases | ms until the next job is due, -1 none | OK PAUSED MORE
+--- @include clock
+--- @include finish
+--- @include bury
+--- @include queueing
+--- @include outcomes
+--- @include claiming
+
+local token = me .. '/' .. turn
+local mine = redis.call('HMGET', worker, 'turn', 'suspect', 'refused')
+local at = {
+  prefix = prefix, queued = queued, suspects = suspects, scheduled = scheduled, inbox = inbox, held = held,
+  worker = worker, failed = failed, stats = stats, now = now_ms(), suspect = mine[2], crash_limit = crash_limit,
+  result_ttl_ms = result_ttl_ms, failed_cap = failed_cap,
+}
+
+local function answer_again()
+  local leases, entries = {}, redis.call('HGETALL', held)
+  for i = 1, #entries, 2 do
+    if entries[i + 1] == token then
+      local id = entries[i]
+      local seen = redis.call('HMGET', prefix .. 'job:' .. id, 'attempt', 'crashes', 'enqueued_ms', 'unknown_ms')
+      local unknown_for = seen[4] and at.now - tonumber(seen[4]) or -1
+      local envelope = redis.call('GET', prefix .. 'payload:' .. id) or ''
+      leases[#leases + 1] =
+        { id, token, tonumber(seen[1] or 0), tonumber(seen[2] or 0), 0, tonumber(seen[3] or at.now), unknown_for, envelope }
+    end
+  end
+  local refused = {}
+  for id in string.gmatch(mine[3] or '', '%S+') do
+    refused[#refused + 1] = id
+  end
+  return { refused, leases, -1, 'MORE' }
+end
+
+if mine[1] and tonumber(mine[1]) == turn then
+  return answer_again()
+end
+if at.suspect and redis.call('HEXISTS', held, at.suspect) == 0 then
+  at.suspect = false -- it was handed back by extend
+end
+
+-- The worker's own record is gone when it was reclaimed, but the job's record still knows its last delivery.
+local function settled_before(record, lease)
+  local seen = redis.call('HMGET', record, 'token', 'state')
+  return seen[1] == lease and seen[2] ~= 'running'
+end
+
+local refused, settled, counts = {}, {}, {}
+for id, lease, outcome, body, delay_ms, ttl_ms, task, record, payload in items() do
+  if redis.call('HGET', held, id) == lease then
+    local job = { prefix = prefix, id = id, record = record, payload = payload }
+    outcomes[outcome](at, job, { body = body, delay_ms = delay_ms, ttl_ms = ttl_ms, task = task })
+    settled[#settled + 1] = id
+    counts[outcome] = (counts[outcome] or 0) + 1
+    if id == at.suspect then
+      redis.call('HDEL', worker, 'suspect')
+      at.suspect = false
+    end
+  elseif not settled_before(record, lease) then
+    refused[#refused + 1] = id
+  end
+end
+if #settled > 0 then
+  redis.call('HDEL', held, unpack(settled))
+  for outcome, count in pairs(counts) do
+    redis.call('HINCRBY', stats, outcome, count)
+  end
+end
+
+redis.call('HSET', worker, 'turn', turn, 'refused', table.concat(refused, ' '))
+redis.call('ZADD', workers, at.now + lease_ms, me)
+
+promote(prefix, queued, scheduled, at.now, 500)
+local is_paused = redis.call('EXISTS', paused) == 1
+local leases, more = {}, false
+if not is_paused and free > 0 then
+  leases, more = claim(at, token, free)
+end
+empty_inbox(queued, inbox)
+
+local head = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
+local next_due = head[2] and math.max(0, tonumber(head[2]) - at.now) or -1
+return { refused, leases, next_due, is_paused and 'PAUSED' or more and 'MORE' or 'OK' }

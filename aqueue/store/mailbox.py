@@ -1,0 +1,97 @@
+"""Where a process is told that a job has ended, or that one is to stop.
+
+One subscription per server and event loop, however many channels and listeners. It restores itself; whoever
+listens is told when it was away, since what was said in between is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+from redis.exceptions import RedisError
+
+from aqueue.store.link import Subscription
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+log = logging.getLogger("aqueue.store")
+
+MAX_PAUSE_SECONDS: Final = 5.0
+"""Between two attempts to connect; who waits re-checks on its own timer anyway."""
+
+
+class Listener:
+    """What one channel's messages are handed to."""
+
+    def heard(self, message: str) -> None:
+        """Take one message."""
+
+    def restored(self) -> None:
+        """Take note that messages may have been missed."""
+
+
+class Mailbox:
+    """The channels of one process at one server."""
+
+    def __init__(self, connect: Callable[[], Awaitable[AbstractConnection]]) -> None:
+        self._connect = connect
+        self._listeners: dict[str, Listener] = {}
+        self._subscription: Subscription | None = None
+        self._changing = asyncio.Lock()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def listen(self, channel: str, listener: Listener) -> None:
+        """Return once messages on `channel` reach `listener`. Errors: those of redis-py, and OSError."""
+        async with self._changing:
+            self._listeners[channel] = listener
+            if self._subscription is None:
+                await self._open()
+            else:
+                await self._subscription.subscribe(channel)
+            if self._keeper is None:
+                self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="aqueue mailbox")
+
+    def _heard(self, channel: str, message: str) -> None:
+        listener = self._listeners.get(channel)
+        if listener is not None:
+            listener.heard(message)
+
+    async def _open(self) -> None:
+        subscription = Subscription(await self._connect(), self._heard)
+        try:
+            for channel in self._listeners:
+                await subscription.subscribe(channel)
+        except BaseException:
+            await subscription.close()
+            raise
+        self._subscription = subscription
+
+    async def _keep(self) -> None:
+        pause = 0.05
+        while True:
+            if self._subscription is not None:
+                await self._subscription.ended()
+                self._subscription = None
+                pause = 0.05
+            try:
+                async with self._changing:
+                    await self._open()
+            except (RedisError, OSError, TimeoutError) as error:
+                log.debug("no subscription yet: %s", error)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads load, guards nothing
+                pause = min(2 * pause, MAX_PAUSE_SECONDS)
+                continue
+            for listener in list(self._listeners.values()):
+                listener.restored()
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._subscription is not None:
+            await self._subscription.close()
