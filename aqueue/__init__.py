@@ -1,0 +1,82 @@
+"""aqueue: an asyncio-native job queue on Redis and Valkey.
+
+    from aqueue import Queue
+
+    queue = Queue("default")
+
+    @queue.task
+    async def fetch_title(url: str) -> str: ...
+
+    job = await fetch_title.enqueue("https://example.org")
+    title = await job.result(timeout=10)
+
+Reading order of the package: job.py (states), store/lua/*.lua (transitions), store/client.py (one method per
+transition), worker/executor.py (one run), worker/fetcher.py, worker/worker.py, then queue.py and task.py.
+"""
+
+from aqueue.context import Context, Depends, current_job
+from aqueue.errors import (
+    AqueueError,
+    BadArguments,
+    ConfigurationError,
+    Discard,
+    JobCancelled,
+    JobError,
+    JobExpired,
+    JobFailed,
+    JobNotFound,
+    LeaseLost,
+    NotSerializable,
+    ResultTimeout,
+    RetryLater,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+    TaskError,
+    UnknownTask,
+    UnsafeServer,
+)
+from aqueue.job import Cancellation, Job, JobInfo, JobState
+from aqueue.middleware import Middleware
+from aqueue.queue import Queue, enqueue
+from aqueue.retry import Retry
+from aqueue.settings import Settings
+from aqueue.task import Task
+from aqueue.worker.worker import Worker
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AqueueError",
+    "BadArguments",
+    "Cancellation",
+    "ConfigurationError",
+    "Context",
+    "Depends",
+    "Discard",
+    "Job",
+    "JobCancelled",
+    "JobError",
+    "JobExpired",
+    "JobFailed",
+    "JobInfo",
+    "JobNotFound",
+    "JobState",
+    "LeaseLost",
+    "Middleware",
+    "NotSerializable",
+    "Queue",
+    "ResultTimeout",
+    "Retry",
+    "RetryLater",
+    "Settings",
+    "StoreError",
+    "StoreFull",
+    "StoreUnavailable",
+    "Task",
+    "TaskError",
+    "UnknownTask",
+    "UnsafeServer",
+    "Worker",
+    "enqueue",
+]

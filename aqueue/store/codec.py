@@ -17,6 +17,7 @@ import msgspec
 
 from aqueue.errors import BadArguments, NotSerializable
 from aqueue.job import JobError
+from aqueue.retry import Retry
 
 WIRE_VERSION: Final = 1
 TRACEBACK_LIMIT: Final = 16_384
@@ -35,6 +36,19 @@ class Headers(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=False):
     cap_ms: int | None = None
     jitter: bool | None = None
     extra: dict[str, str] = {}
+
+    def set_retry(self, retry: Retry) -> None:
+        self.max_attempts = retry.max_attempts
+        self.backoff_ms = round(retry.backoff * 1000)
+        self.cap_ms = round(retry.cap * 1000)
+        self.jitter = retry.jitter
+
+    def retry(self) -> Retry | None:
+        if self.max_attempts is None or self.backoff_ms is None or self.cap_ms is None or self.jitter is None:
+            return None
+        return Retry(
+            max_attempts=self.max_attempts, backoff=self.backoff_ms / 1000, cap=self.cap_ms / 1000, jitter=self.jitter
+        )
 
 
 class Envelope(msgspec.Struct, array_like=True):
@@ -94,6 +108,14 @@ def _name_culprit(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
                 f"{name} of {task} cannot be sent ({type(value).__name__}: {error}); "
                 "pass plain data, a dataclass, a msgspec Struct or a pydantic model instead."
             ) from error
+
+
+def largest_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Say which argument takes most of an envelope."""
+    named = [*((f"argument {i}", value) for i, value in enumerate(args, 1)), *kwargs.items()]
+    sizes = [(len(_encoder.encode(value)), name) for name, value in named]
+    size, name = max(sizes, default=(0, "none"))
+    return f"{name} alone takes {size}"
 
 
 def decode_envelope(data: bytes) -> Envelope:
@@ -212,3 +234,30 @@ def decode_error(data: bytes | None) -> JobError:
     except _UNREADABLE:
         return JobError(type="Unknown", message=(data or b"no error was stored").decode("utf-8", "replace"))
     return JobError(type=wire.type, message=wire.message, traceback=wire.traceback)
+
+
+class WorkerInfo(msgspec.Struct):
+    """What a worker says of itself."""
+
+    host: str
+    pid: int
+    concurrency: int
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}"
+
+
+_info_decoder: Final = msgspec.json.Decoder(WorkerInfo)
+
+
+def encode_worker(info: WorkerInfo) -> str:
+    return _encoder.encode(info).decode()
+
+
+def worker_name(info: str) -> str:
+    """Give host and pid of a worker by what it said of itself; empty if it said nothing readable."""
+    try:
+        return str(_info_decoder.decode(info))
+    except _UNREADABLE:
+        return ""

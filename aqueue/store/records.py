@@ -55,10 +55,11 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """The run failed and is to be repeated after `delay` seconds."""
+    """The run failed and is to be repeated after `delay` seconds, as one of `max_attempts` runs at the most."""
 
     error: JobError
     delay: float
+    max_attempts: int
 
 
 @dataclass(frozen=True, slots=True)

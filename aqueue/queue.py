@@ -1,0 +1,439 @@
+"""The queue as its users see it: a name, the tasks that belong to it, and what can be done with its jobs.
+
+A queue speaks to Redis only through its store client, which opens at the first await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, cast, overload
+from weakref import WeakKeyDictionary
+
+from aqueue.context import Context
+from aqueue.errors import (
+    ConfigurationError,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    JobNotFound,
+    NotSerializable,
+    ResultTimeout,
+    UnknownTask,
+)
+from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
+from aqueue.middleware import Middleware, Outgoing, around_enqueue
+from aqueue.retry import Retry
+from aqueue.settings import Duration, Settings
+from aqueue.store import address, codec
+from aqueue.store.client import BATCH, Client, ttl_ms
+from aqueue.store.connection import Server
+from aqueue.store.inspection import job_info
+from aqueue.store.keys import checked_name, unique_digest
+from aqueue.store.preflight import check_server
+from aqueue.store.records import NewJob, QueueStats
+from aqueue.store.waiting import Waiting
+from aqueue.task import Call, Options, Task, make_options, merged
+
+if TYPE_CHECKING:
+    import redis.asyncio as redis_asyncio
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
+
+log = logging.getLogger("aqueue")
+
+_servers: Final[dict[str, Server]] = {}
+"""Queues that name the same URL share its connections."""
+
+
+def new_job_id() -> JobId:
+    """Make an id that sorts by time: 48 bits of milliseconds, 72 random ones, in 24 characters."""
+    raw = (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(9)
+    return JobId(base64.b32hexencode(raw).decode().lower())
+
+
+class Queue:
+    """One name in Redis: one FIFO of jobs, with the tasks that may run on it.
+
+    Opening needs no ceremony: the first await connects, `async with queue:` or `await queue.close()` gives the
+    connections back, and a closed queue opens again when it is used again.
+    """
+
+    def __init__(
+        self,
+        name: str = "default",
+        *,
+        url: str | None = None,
+        client: redis_asyncio.Redis | redis_asyncio.RedisCluster | None = None,
+        settings: Settings | None = None,
+        lifespan: Lifespan | None = None,
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        """Name a queue.
+
+        `url` says where Redis is; without it AQUEUE_URL does, and without that the embedded server of ./.aqueue
+        serves. `client` takes address and credentials from your own redis.asyncio client instead. What `lifespan`
+        yields in a worker reaches jobs as `ctx.state`.
+        """
+        if url is not None and client is not None:
+            raise ConfigurationError("url and client both say where Redis is; give only one of them.")
+        self.name = QueueName(checked_name(name, "queue name"))
+        self.settings = settings or Settings()
+        self.lifespan = lifespan
+        self.middleware = list(middleware)
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self._url = None if url is None else address.checked_url(url)
+        self._given = client
+        self._store: Client | None = None
+        self._checked = False
+        self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, Waiting] = WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        return f"Queue({self.name!r})"
+
+    # tasks
+
+    @overload
+    def task(self, function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        ttl: Duration | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | int | None = None,
+        result_ttl: Duration | None = None,
+        failure_ttl: Duration | None = None,
+    ) -> TaskDecorator: ...
+    def task(self, function: Callable[..., Any] | None = None, /, *, name: str | None = None, **given: Any) -> Any:
+        """Register a function, async or plain, as a task of this queue; bare or with options.
+
+        Errors: ConfigurationError for bad options, or when another function has the name.
+        """
+        decorator = TaskDecorator(self, name, make_options(**given))
+        return decorator if function is None else decorator(function)
+
+    def register(self, function: Callable[..., Any], name: str | None, defaults: Options) -> Task[..., Any]:
+        """Add a function under a name. Errors: ConfigurationError if another function has it."""
+        name = checked_name(name or getattr(function, "__name__", ""), "task name")
+        known = self.tasks.get(name)
+        if known is not None and not _same_function(known.function, function):
+            raise ConfigurationError(
+                f"Queue {self.name} already has a task {name!r}; give one of the two another name with task(name=...)."
+            )
+        task: Task[..., Any] = Task(function, name, self, defaults)
+        self.tasks[name] = task
+        return task
+
+    def remote(self, name: str) -> Task[..., Any]:
+        """Give a task whose code lives elsewhere, to be enqueued by name, with options if need be."""
+
+        async def elsewhere(*_: Any, **__: Any) -> Any:
+            raise UnknownTask(name, [])
+
+        return self.tasks.get(name) or Task(elsewhere, checked_name(name, "task name"), self)
+
+    # enqueue
+
+    @overload
+    async def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    @overload
+    async def enqueue(self, task: str, /, *args: Any, **kwargs: Any) -> Job[Any]: ...
+    async def enqueue(self, task: Task[..., Any] | str, /, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Store one call on this queue, of a task or by the task's name.
+
+        Errors: BadArguments, NotSerializable, StoreFull, StoreUnavailable.
+        """
+        if isinstance(task, str):
+            task = self.remote(task)
+        elif not isinstance(task, Task):
+            raise ConfigurationError(f"enqueue takes a task or its name, not {task!r}; decorate it with @queue.task.")
+        return await self.submit(task.call(*args, **kwargs))
+
+    async def submit(self, call: Call[R]) -> Job[R]:
+        """Store one bound call on this queue."""
+        return cast("Job[R]", (await self._submit_batch([call]))[0])
+
+    async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
+        """Store many calls, atomically per batch of 500; every handle says in `.created` whether it is new.
+
+        All calls are checked before the first is stored.
+        """
+        jobs: list[Job[R]] = []
+        prepared = iter([(call, self._outgoing(call)) for call in calls])
+        while batch := list(islice(prepared, BATCH)):
+            jobs += cast("list[Job[R]]", await self._submit_batch(*zip(*batch, strict=True)))
+        return jobs
+
+    def _outgoing(self, call: Call[Any]) -> Outgoing:
+        if not isinstance(call, Call):
+            raise ConfigurationError(f"enqueue_many takes calls such as task.call(...), not {call!r}.")
+        outgoing = Outgoing(call.task.name, call.args, call.kwargs)
+        self._envelope(call, outgoing)
+        return outgoing
+
+    async def _submit_batch(
+        self, calls: Sequence[Call[Any]], outgoing: Sequence[Outgoing] | None = None
+    ) -> list[Job[Any]]:
+        async def store(batch: Sequence[Outgoing]) -> list[Job[Any]]:
+            jobs = [self._new_job(call, item) for call, item in zip(calls, batch, strict=True)]
+            ids = await (await self.store()).enqueue(jobs)
+            return [
+                Job(self, stands, created=stands == job.id, decode=call.task.decode_result)
+                for job, stands, call in zip(jobs, ids, calls, strict=True)
+            ]
+
+        batch = outgoing or [Outgoing(call.task.name, call.args, call.kwargs) for call in calls]
+        return await around_enqueue(self.middleware, store)(batch)
+
+    def _envelope(self, call: Call[Any], outgoing: Outgoing) -> bytes:
+        given = call.task.overrides
+        headers = codec.Headers(extra=outgoing.headers)
+        if given.timeout is not None:
+            headers.timeout_ms = round(given.timeout * 1000)
+        if given.retry is not None:
+            headers.set_retry(given.retry)
+        envelope = codec.encode_call(outgoing.task, outgoing.args, outgoing.kwargs, headers)
+        if len(envelope) > self.settings.max_bytes:
+            raise NotSerializable(
+                f"The arguments of {outgoing.task} take {len(envelope)} bytes, more than the "
+                f"{self.settings.max_bytes} allowed ({codec.largest_argument(outgoing.args, outgoing.kwargs)}); "
+                "store the data elsewhere and pass where it is."
+            )
+        return envelope
+
+    def _new_job(self, call: Call[Any], outgoing: Outgoing) -> NewJob:
+        options = merged(call.task.overrides, call.task.defaults)
+        envelope = self._envelope(call, outgoing)
+        if len(envelope) > self.settings.warn_bytes:
+            log.warning("the arguments of %s take %d bytes; pass a reference instead", outgoing.task, len(envelope))
+        return NewJob(
+            id=new_job_id(),
+            envelope=envelope,
+            delay_ms=round((options.delay or 0) * 1000),
+            at_ms=options.at_ms or 0,
+            ttl_ms=round((options.ttl or 0) * 1000),
+            digest="" if options.key is None else unique_digest(outgoing.task, options.key),
+            result_ttl_ms=None if options.result_ttl is None else ttl_ms(options.result_ttl),
+            failure_ttl_ms=None if options.failure_ttl is None else ttl_ms(options.failure_ttl),
+        )
+
+    # one job
+
+    def job(self, job_id: str) -> Job[Any]:
+        """Give the handle of a job by its id, without asking whether it exists."""
+        return self.handle(job_id, codec.decode_plain)
+
+    def handle(self, job_id: str, decode: Callable[[bytes], R]) -> Job[R]:
+        """Give the handle of a job whose result `decode` reads."""
+        return Job(self, JobId(checked_name(job_id, "job id")), decode=decode)
+
+    async def job_status(self, job_id: JobId) -> JobState:
+        """Ask for a job's state. Errors: JobNotFound."""
+        return (await self.job_info(job_id)).state
+
+    async def job_info(self, job_id: JobId) -> JobInfo:
+        """Ask for a job's whole record. Errors: JobNotFound, StoreError for a damaged record."""
+        (found,) = await (await self.store()).inspect([job_id])
+        return job_info(self.name, job_id, *found)
+
+    async def job_result(self, job_id: JobId, timeout: float | None) -> bytes:
+        """Wait for a job's encoded result. Errors: see Job.result."""
+        await self.store()
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                ended = await self._waiting_here().wait(job_id)
+        except TimeoutError:
+            if limit.expired() and timeout is not None:
+                raise ResultTimeout(job_id, timeout) from None
+            raise
+        match ended.state:
+            case JobState.COMPLETED if ended.result is not None:
+                return ended.result
+            case JobState.FAILED:
+                error = codec.decode_error(ended.error)
+                raise JobFailed(job_id, error.type, error.message, error.traceback)
+            case JobState.CANCELLED:
+                raise JobCancelled(job_id)
+            case JobState.EXPIRED:
+                raise JobExpired(job_id)
+            case _:
+                raise JobNotFound(job_id)
+
+    def _waiting_here(self) -> Waiting:
+        loop = asyncio.get_running_loop()
+        if loop not in self._waiting:
+            self._waiting[loop] = Waiting(cast("Client", self._store))
+        return self._waiting[loop]
+
+    async def cancel(self, job_id: JobId) -> Cancellation:
+        """Cancel a job and say what that did. Errors: JobNotFound."""
+        done = await (await self.store()).cancel(job_id)
+        if done is None:
+            raise JobNotFound(job_id)
+        return done
+
+    async def rerun(self, job_id: str) -> None:
+        """Queue a failed, cancelled or expired job again, with fresh counters.
+
+        Errors: JobNotFound; ConfigurationError if it has not ended, or has completed.
+        """
+        match await (await self.store()).rerun(JobId(job_id)):
+            case "missing":
+                raise JobNotFound(job_id)
+            case "unfinished":
+                raise ConfigurationError(f"Job {job_id} has not ended yet; cancel it first, or wait.")
+            case "gone":
+                raise ConfigurationError(f"Job {job_id} has completed, so its arguments are gone; enqueue it anew.")
+            case _:
+                return
+
+    async def delete(self, job_id: str) -> None:
+        """Remove a job that is not running. Errors: JobNotFound; ConfigurationError while it runs."""
+        match await (await self.store()).delete(JobId(job_id)):
+            case "missing":
+                raise JobNotFound(job_id)
+            case "running":
+                raise ConfigurationError(f"Job {job_id} is running; cancel it first.")
+            case _:
+                return
+
+    # the whole queue
+
+    async def jobs(self, state: JobState | str, *, offset: int = 0, limit: int = 50) -> list[JobInfo]:
+        """Give a page of scheduled, queued, running or failed jobs.
+
+        Errors: ConfigurationError for the other states, whose jobs are found by id only.
+        """
+        listed = (JobState.SCHEDULED, JobState.QUEUED, JobState.RUNNING, JobState.FAILED)
+        if state not in listed:
+            raise ConfigurationError(
+                f"Jobs that are {state} are not listed; look one up by its id, or list {', '.join(listed)} ones."
+            )
+        store = await self.store()
+        ids = await store.list_ids(JobState(state), offset, limit)
+        found = await store.inspect(ids) if ids else []
+        return [
+            job_info(self.name, job_id, record, envelope)
+            for job_id, (record, envelope) in zip(ids, found, strict=True)
+            if record.get("state") == JobState(state).encode()
+        ]
+
+    async def stats(self) -> QueueStats:
+        """Count what the queue holds."""
+        return await (await self.store()).stats()
+
+    async def pause(self) -> bool:
+        """Let no further job start, on any worker; return whether that is a change."""
+        return await (await self.store()).pause()
+
+    async def resume(self) -> bool:
+        """Let jobs start again; return whether that is a change."""
+        return await (await self.store()).resume()
+
+    async def purge(self, *, failed: bool = False) -> int:
+        """Delete all waiting jobs, or all failed ones; return how many."""
+        store, total, remain = await self.store(), 0, True
+        while remain:
+            count, remain = await store.purge("failed" if failed else "waiting")
+            total += count
+        return total
+
+    # connections
+
+    async def store(self) -> Client:
+        """Give the store client, connected and checked once per process.
+
+        Errors: StoreUnavailable, UnsafeServer, StoreError for a server that is too old.
+        """
+        client = self.unchecked_store()
+        if not self._checked:
+            await check_server(client)
+            self._checked = True
+        return client
+
+    def unchecked_store(self) -> Client:
+        """Give the store client without asking the server anything."""
+        if self._store is None:
+            self._store = Client(self._server(), self.name, self.settings)
+        return self._store
+
+    def _server(self) -> Server:
+        if self._given is not None:
+            given = self._given
+            return Server(lambda: address.route_of_client(given))
+        url = address.checked_url(address.resolve(self._url))
+        if url not in _servers:
+            _servers[url] = Server(lambda: address.route_of_url(url))
+        return _servers[url]
+
+    @property
+    def address(self) -> str:
+        """Where Redis is, without secrets."""
+        return "the given client" if self._given is not None else address.masked(address.resolve(self._url))
+
+    def use_url(self, url: str) -> None:
+        """Point an unopened queue elsewhere, as `--url` does."""
+        self._url, self._given, self._store = address.checked_url(url), None, None
+
+    async def close(self) -> None:
+        """Give the running loop's connections back; waits for results end with StoreUnavailable."""
+        waiting = self._waiting.pop(asyncio.get_running_loop(), None)
+        if waiting is not None:
+            await waiting.close()
+        if self._store is not None:
+            await self._store.close()
+
+    async def __aenter__(self) -> Queue:
+        await self.store()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class TaskDecorator:
+    """What `@queue.task(...)` with options returns."""
+
+    def __init__(self, queue: Queue, name: str | None, defaults: Options) -> None:
+        self._queue = queue
+        self._name = name
+        self._defaults = defaults
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        return self._queue.register(function, self._name, self._defaults)
+
+
+async def enqueue(task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    """Store one call of a task on the task's own queue."""
+    if not isinstance(task, Task):
+        raise ConfigurationError(f"enqueue takes a task, not {task!r}; decorate the function with @queue.task.")
+    return await task.enqueue(*args, **kwargs)
+
+
+def _same_function(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Say whether these are the same definition, imported or run twice."""
+    return all(getattr(one, name, one) == getattr(other, name, other) for name in ("__module__", "__qualname__"))

@@ -1,0 +1,120 @@
+"""How a process waits for many jobs at once.
+
+One channel per process and queue. A waiter listens first, then asks for the state and to be told: an end can fall
+before the asking, which then sees it, or after it, and is then told; there is no gap. What was missed while the
+connection was away is asked again, and every few seconds everything is, as a net.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from aqueue.errors import StoreError, StoreUnavailable
+from aqueue.job import JobId
+from aqueue.store.client import BATCH, Client
+from aqueue.store.connection import unavailable
+from aqueue.store.mailbox import Listener
+from aqueue.store.records import Ended
+
+log = logging.getLogger("aqueue.store")
+
+RECHECK_SECONDS: Final = 5.0
+"""A notification is lost only with its connection; this bounds what that may cost."""
+
+
+class Waiting(Listener):
+    """Everybody in this event loop who waits for jobs of one queue."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._name = uuid.uuid4().hex
+        self._waiters: dict[JobId, set[asyncio.Future[Ended]]] = {}
+        self._unasked: set[JobId] = set()
+        self._work = asyncio.Event()
+        self._listening = False
+        self._asker: asyncio.Task[None] | None = None
+
+    async def wait(self, job_id: JobId) -> Ended:
+        """Return how the job ended, once it has. Errors: StoreUnavailable if nobody can be asked at all."""
+        await self._listen()
+        future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(job_id, set()).add(future)
+        self._ask([job_id])
+        try:
+            return await future
+        finally:
+            waiters = self._waiters.get(job_id)
+            if waiters is not None:
+                waiters.discard(future)
+                if not waiters:
+                    del self._waiters[job_id]
+
+    async def _listen(self) -> None:
+        if self._listening:
+            return
+        links, key = self._client.links, self._client.keys.channel(self._name)
+        try:
+            mailbox = await links.mailbox(key)
+            await mailbox.listen(key, self)
+        except (RedisError, OSError) as error:
+            raise unavailable(links.route.label, error) from error
+        self._listening = True
+
+    def heard(self, message: str) -> None:
+        verb, _, rest = message.partition(" ")
+        job_id = JobId(rest.partition(" ")[0])
+        if verb == "ended" and job_id in self._waiters:
+            self._ask([job_id])
+
+    def restored(self) -> None:
+        self._ask(self._waiters)
+
+    def _ask(self, job_ids: object) -> None:
+        self._unasked.update(job_ids)  # type: ignore[call-overload]
+        self._work.set()
+        if self._asker is None or self._asker.done():
+            self._asker = asyncio.get_running_loop().create_task(self._keep_asking(), name="aqueue result waiter")
+
+    async def _keep_asking(self) -> None:
+        """Ask for everything that was asked of us, in batches, until nobody waits any more."""
+        while self._waiters:
+            try:
+                async with asyncio.timeout(RECHECK_SECONDS):
+                    await self._work.wait()
+            except TimeoutError:
+                self._unasked.update(self._waiters)
+            self._work.clear()
+            while self._unasked:
+                batch = [self._unasked.pop() for _ in range(min(BATCH, len(self._unasked)))]
+                try:
+                    self._deliver(batch, await self._client.ended(batch, self._name))
+                except StoreUnavailable as error:
+                    log.debug("results are asked for again in %.0f s: %s", RECHECK_SECONDS, error)
+                except StoreError as error:
+                    self._fail(batch, error)
+
+    def _deliver(self, job_ids: list[JobId], answers: list[Ended]) -> None:
+        for job_id, answer in zip(job_ids, answers, strict=True):
+            if answer.state is None or answer.state.ended:
+                for future in self._waiters.get(job_id, ()):
+                    if not future.done():
+                        future.set_result(answer)
+
+    def _fail(self, job_ids: list[JobId], error: Exception) -> None:
+        for job_id in job_ids:
+            for future in self._waiters.get(job_id, ()):
+                if not future.done():
+                    future.set_exception(error)
+
+    async def close(self) -> None:
+        """End the wait of everybody who still waits, with StoreUnavailable."""
+        error = StoreUnavailable("The queue was closed while this result was waited for; keep it open until then.")
+        self._fail(list(self._waiters), error)
+        if self._asker is not None:
+            self._asker.cancel()
+            await asyncio.gather(self._asker, return_exceptions=True)

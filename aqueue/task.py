@@ -1,0 +1,211 @@
+"""A task is a function that can run elsewhere, with what its author wants to happen around each run.
+
+Options are never passed among the function's own arguments: `task.options(delay=60).enqueue(...)` returns a copy,
+so the two cannot collide. Nothing here knows Redis.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+
+from aqueue.context import Depends, call_in_place, injected_parameters
+from aqueue.errors import BadArguments, ConfigurationError
+from aqueue.retry import Retry
+from aqueue.settings import Duration, instant_ms, seconds
+from aqueue.store.codec import ArgumentsDecoder, result_decoder
+
+if TYPE_CHECKING:
+    from aqueue.job import Job
+    from aqueue.queue import Queue
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What one call, or every call of one task, wants other than the queue's settings.
+
+    None leaves a choice to the next wider scope: call, then task, then queue.
+    Units: seconds after construction; `at_ms` is Unix time.
+    """
+
+    delay: float | None = None
+    at_ms: int | None = None
+    key: str | None = None
+    ttl: float | None = None
+    timeout: float | None = None
+    retry: Retry | None = None
+    result_ttl: float | None = None
+    failure_ttl: float | None = None
+
+
+def make_options(
+    *,
+    delay: Duration | None = None,
+    at: datetime | None = None,
+    key: str | None = None,
+    ttl: Duration | None = None,
+    timeout: Duration | None = None,
+    retry: Retry | int | None = None,
+    result_ttl: Duration | None = None,
+    failure_ttl: Duration | None = None,
+) -> Options:
+    """Check options and settle their units. Errors: ConfigurationError."""
+    if delay is not None and at is not None:
+        raise ConfigurationError("delay and at both say when to start; give only one of them.")
+    if key is not None and (not isinstance(key, str) or not key):
+        raise ConfigurationError(f"key must be text of at least one character, not {key!r}.")
+    if retry is not None and not isinstance(retry, Retry):
+        retry = Retry(max_attempts=retry)
+
+    def settled(value: Duration | None, name: str, *, forever: bool = False) -> float | None:
+        return None if value is None else seconds(value, name, forever=forever)
+
+    return Options(
+        delay=settled(delay, "delay"),
+        at_ms=None if at is None else instant_ms(at, "at"),
+        key=key,
+        ttl=settled(ttl, "ttl"),
+        timeout=settled(timeout, "timeout"),
+        retry=retry,
+        result_ttl=settled(result_ttl, "result_ttl", forever=True),
+        failure_ttl=settled(failure_ttl, "failure_ttl", forever=True),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[R]):
+    """A task with its arguments, not yet enqueued; what `enqueue_many` takes."""
+
+    task: Task[..., R]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task(Generic[P, R]):
+    """One registered function."""
+
+    function: Callable[..., Awaitable[R] | R]
+    name: str
+    queue: Queue
+    defaults: Options = field(default_factory=Options)
+    """The author's options for every call."""
+    overrides: Options = field(default_factory=Options)
+    """This copy's options for its calls."""
+    signature: inspect.Signature = field(init=False)
+    """What a caller passes: without injected parameters."""
+    injected: dict[str, Depends | None] = field(init=False)
+    """Injected parameters by name; None stands for the Context."""
+    positional: tuple[str, ...] = field(init=False)
+    """Every parameter that can be passed by position, injected ones included."""
+    arguments: ArgumentsDecoder = field(init=False)
+    decode_result: Callable[[bytes], R] = field(init=False)
+    is_async: bool = field(init=False)
+    __doc__: str | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        hints = _hints(self.function)
+        whole = inspect.signature(self.function)
+        injected = injected_parameters(whole, hints)
+        kept = [p for p in whole.parameters.values() if p.name not in injected]
+
+        def fix(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        fix("signature", whole.replace(parameters=kept))
+        fix("injected", injected)
+        by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        fix("positional", tuple(p.name for p in whole.parameters.values() if p.kind in by_position))
+        fix("arguments", ArgumentsDecoder(self.name, self.signature, hints))
+        fix("decode_result", result_decoder(hints.get("return", Any)))
+        fix("is_async", inspect.iscoroutinefunction(self.function))
+        fix("__doc__", self.function.__doc__)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name} of queue {self.queue.name}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        """Run the function here and now, without any queue; a plain `def` runs in a thread."""
+        return cast("Awaitable[R]", call_in_place(self, args, kwargs))
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """Bind arguments for `enqueue_many`. Errors: BadArguments if they do not fit the signature."""
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise BadArguments(f"{self.name}{self.signature} cannot be called like this: {error}.") from None
+        return Call(self, args, kwargs)
+
+    def job(self, job_id: str) -> Job[R]:
+        """Give the handle of a job of this task that was enqueued earlier, or elsewhere."""
+        return self.queue.handle(job_id, self.decode_result)
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Store one call and return its handle.
+
+        Errors: BadArguments, NotSerializable, StoreFull, StoreUnavailable.
+        """
+        return await self.queue.submit(self.call(*args, **kwargs))
+
+    def options(  # noqa: PLR0913  # the design names exactly these; each is independent of the others
+        self,
+        *,
+        delay: Duration | None = None,
+        at: datetime | None = None,
+        key: str | None = None,
+        ttl: Duration | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | int | None = None,
+        result_ttl: Duration | None = None,
+        failure_ttl: Duration | None = None,
+        queue: Queue | None = None,
+    ) -> Task[P, R]:
+        """Return a copy whose calls are stored with these options.
+
+        `key` makes enqueue idempotent: while an unfinished job of this task has the same key, its handle comes back
+        with `created=False`. `ttl` is how long after it is due the job may wait for its start.
+        Units:  seconds, a timedelta or text such as "5m"; `at` is an aware datetime; -1 keeps a result for ever.
+        Errors: ConfigurationError.
+        """
+        given = make_options(
+            delay=delay, at=at, key=key, ttl=ttl, timeout=timeout, retry=retry,
+            result_ttl=result_ttl, failure_ttl=failure_ttl,
+        )  # fmt: skip
+        return replace(self, overrides=merged(given, self.overrides), queue=queue or self.queue)
+
+
+def merged(first: Options, second: Options) -> Options:
+    """Take each option from the first that has it; delay and at replace each other."""
+    when_given = first.delay is not None or first.at_ms is not None
+    chosen = {
+        name: getattr(first, name) if getattr(first, name) is not None else getattr(second, name)
+        for name in Options.__dataclass_fields__
+        if name not in ("delay", "at_ms")
+    }
+    when = first if when_given else second
+    return Options(delay=when.delay, at_ms=when.at_ms, **chosen)
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Resolve annotations; one that cannot be resolved at run time is taken for Any, alone."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # noqa: BLE001  # an annotation may be any expression, and raise anything
+        pass
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        if not isinstance(annotation, str):
+            hints[name] = annotation
+            continue
+        try:
+            hints[name] = eval(annotation, getattr(function, "__globals__", {}))  # noqa: S307  # the author's own source
+        except Exception:  # noqa: BLE001  # as above
+            hints[name] = Any
+    return hints

@@ -1,0 +1,197 @@
+"""Runs one leased job and says how it ended. Knows tasks and no Redis; nothing a task does can get past it.
+
+    look up -> decode -> context, middleware, dependencies, timeout -> call -> translate
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import traceback
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+from aqueue.context import Context, Injection, current_context, place
+from aqueue.errors import AqueueError, BadArguments, ConfigurationError, Discard, NotSerializable, RetryLater, UnknownTask
+from aqueue.job import JobError
+from aqueue.middleware import Middleware, around_run
+from aqueue.queue import Queue
+from aqueue.retry import Retry
+from aqueue.settings import seconds
+from aqueue.store import codec
+from aqueue.store.client import ttl_ms
+from aqueue.store.records import Cancelled, Completed, Failed, Outcome, Released, Retried
+from aqueue.task import Task
+from aqueue.worker.run import Reason, Run
+from aqueue.worker.threads import Interrupted, Threads
+
+UNKNOWN_TASK_DELAY_SECONDS: Final = 5.0
+"""A worker that knows the task, or the new release, has this long to come up before the next look."""
+
+
+class _Plan:
+    """What was found out about a job before its function is called."""
+
+    __slots__ = ("context", "envelope", "failure_ttl_ms", "result_ttl_ms", "retry", "task", "timeout")
+
+    def __init__(self, task: Task[..., Any], envelope: codec.Envelope, run: Run, queue: Queue, state: Any) -> None:
+        settings, options, headers, lease = queue.settings, task.defaults, envelope.headers, run.lease
+        self.task = task
+        self.envelope = envelope
+        self.retry: Retry = headers.retry() or options.retry or settings.retry
+        timeout = settings.timeout if options.timeout is None else options.timeout
+        self.timeout = timeout if headers.timeout_ms is None else headers.timeout_ms / 1000
+        self.result_ttl_ms = ttl_ms(settings.result_ttl if options.result_ttl is None else options.result_ttl)
+        self.failure_ttl_ms = ttl_ms(settings.failure_ttl if options.failure_ttl is None else options.failure_ttl)
+        self.context = Context(
+            task=task.name,
+            job=task.job(lease.id),
+            attempt=lease.attempt + 1,
+            max_attempts=self.retry.max_attempts,
+            crashes=lease.crashes,
+            state=state,
+            headers=headers.extra,
+        )
+
+
+class Executor:
+    """Runs the jobs of one queue."""
+
+    def __init__(self, queue: Queue, middleware: Sequence[Middleware], state: Any, threads: Threads) -> None:
+        self._queue = queue
+        self._middleware = [*queue.middleware, *middleware]
+        self._state = state
+        self._threads = threads
+
+    async def run(self, run: Run) -> Outcome:
+        """Run one job to its end, whatever that is. Never raises, but for the end of the interpreter."""
+        try:
+            envelope = codec.decode_envelope(run.lease.envelope)
+        except BadArguments as error:
+            return Failed(_described(error), ttl_ms(self._queue.settings.failure_ttl))
+        run.name = envelope.task
+        task = self._queue.tasks.get(envelope.task)
+        if task is None:
+            return self._unknown(run, envelope.task)
+        plan = _Plan(task, envelope, run, self._queue, self._state)
+        token = current_context.set(plan.context)
+        try:
+            return await self._attempt(plan, run)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001  # the boundary of user code: nothing may pass it
+            return self._translate(plan, run, error)
+        finally:
+            current_context.reset(token)
+
+    async def _attempt(self, plan: _Plan, run: Run) -> Outcome:
+        args, kwargs = plan.task.arguments.decode(plan.envelope)
+        call = partial(self._call, plan, args, kwargs)
+        async with asyncio.timeout(plan.timeout or None) as limit:
+            try:
+                result = await around_run(self._middleware, plan.context, call)()
+            except TimeoutError as error:
+                if limit.expired():
+                    raise
+                raise _Raised(error) from error
+        return Completed(codec.encode_result(result, self._queue.settings.max_bytes), plan.result_ttl_ms, plan.task.name)
+
+    async def _call(self, plan: _Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not plan.task.injected:
+            return await self._invoke(plan.task, args, kwargs)
+        async with Injection(plan.context) as injection:
+            provided = await injection.fill(plan.task.injected)
+            args, kwargs = place(plan.task.positional, args, kwargs, provided)
+            return await self._invoke(plan.task, args, kwargs)
+
+    async def _invoke(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if task.is_async:
+            return await task.function(*args, **kwargs)
+        return await self._threads.run(partial(task.function, *args, **kwargs))
+
+    def _translate(self, plan: _Plan, run: Run, error: BaseException) -> Outcome:
+        """Say what an exception means for the job."""
+        if isinstance(error, _Raised):
+            error = error.original
+        elif isinstance(error, TimeoutError):
+            error = TimeoutError(f"the attempt took longer than its timeout of {plan.timeout:g} s")
+            return self._again(plan, JobError(type="TimeoutError", message=str(error)), None)
+        match error:
+            case asyncio.CancelledError() | Interrupted() if run.reason is not None:
+                return stopped(run.reason, plan.result_ttl_ms)
+            case Discard():
+                return Failed(JobError(type="Discard", message=error.reason), plan.failure_ttl_ms)
+            case RetryLater():
+                return self._later(plan, error)
+            case NotSerializable():
+                return Failed(_described(error), plan.failure_ttl_ms)
+            case _:
+                return self._again(plan, _described(error), None)
+
+    def _later(self, plan: _Plan, signal: RetryLater) -> Outcome:
+        try:
+            delay = seconds(signal.delay, "the delay of RetryLater")
+        except ConfigurationError as error:
+            return Failed(_described(error), plan.failure_ttl_ms)
+        return self._again(plan, JobError(type="RetryLater", message=signal.reason), delay)
+
+    def _again(self, plan: _Plan, error: JobError, delay: float | None) -> Outcome:
+        attempt = plan.context.attempt
+        if plan.retry.exhausted(attempt):
+            return Failed(error, plan.failure_ttl_ms)
+        return Retried(error, plan.retry.delay_after(attempt) if delay is None else delay, plan.retry.max_attempts)
+
+    def _unknown(self, run: Run, name: str) -> Outcome:
+        """Hand the job back, for a worker that knows it; fail it once that has lasted too long."""
+        settings = self._queue.settings
+        if run.lease.unknown_for_ms < settings.unknown_task_window * 1000:
+            return Released(UNKNOWN_TASK_DELAY_SECONDS, unknown_task=True)
+        return Failed(_described(UnknownTask(name, self.near(name))), ttl_ms(settings.failure_ttl))
+
+    def known(self) -> list[str]:
+        """Give the names of all registered tasks."""
+        return sorted(self._queue.tasks)
+
+    def near(self, name: str) -> list[str]:
+        """Give the registered names that look like this one."""
+        return difflib.get_close_matches(name, self._queue.tasks, n=3)
+
+
+class _Raised(Exception):
+    """Carries a TimeoutError that the task itself raised past the timeout of the attempt."""
+
+    def __init__(self, original: BaseException) -> None:
+        super().__init__()
+        self.original = original
+
+
+def stopped(reason: Reason, result_ttl_ms: int) -> Outcome:
+    """Say what becomes of a job whose run was told to stop."""
+    return Cancelled(result_ttl_ms) if reason is Reason.CANCELLED else Released()
+
+
+def _described(error: BaseException) -> JobError:
+    """Keep of an exception what can be told elsewhere."""
+    name = type(error).__name__ if isinstance(error, AqueueError) else _qualified(type(error))
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001  # a task's own exception may do anything when it is printed
+        message = f"<its message could not be read: {type(broken).__name__}>"
+    return JobError(type=name, message=message, traceback=_traceback(error))
+
+
+def _qualified(class_: type[BaseException]) -> str:
+    return class_.__qualname__ if class_.__module__ == "builtins" else f"{class_.__module__}.{class_.__qualname__}"
+
+
+def _traceback(error: BaseException) -> str:
+    """Format the traceback from the task's own frames on."""
+    own = "aqueue"
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(f"{own}."):
+        frames = frames.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, frames))
+    except Exception as broken:  # noqa: BLE001  # as above
+        return f"<its traceback could not be formatted: {type(broken).__name__}>"

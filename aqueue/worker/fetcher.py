@@ -1,0 +1,117 @@
+"""Fills free slots with jobs: turns on the queues in strict order, and parked fetches only while all are empty.
+
+A parked fetch may catch a job at any moment, so parks exist only while a slot is free, and whatever they catch is
+claimed, or handed back, by the turn that follows at once. Nothing waits here by the clock but for due jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from aqueue.store.records import Lease
+from aqueue.worker.lane import Lane
+
+
+class Fetcher:
+    """The intake of one worker."""
+
+    def __init__(self, slots: int, start: Callable[[Lane, Lease], None], *, max_jobs: int | None = None) -> None:
+        self._slots = slots
+        self._start = start
+        self._left = max_jobs
+        self._lanes: Sequence[Lane] = ()
+        self._work = asyncio.Event()
+        self.draining = False
+        self.abandoned = False
+        """What still runs is not waited for."""
+
+    def wake(self) -> None:
+        """Have another look: something ended, arrived, fell due or changed."""
+        self._work.set()
+
+    def drain(self) -> None:
+        """Claim nothing more; go on settling until nothing runs."""
+        self.draining = True
+        self.wake()
+
+    @property
+    def free(self) -> int:
+        """Slots that neither a run nor an unanswered turn takes."""
+        if self.draining:
+            return 0
+        taken = sum(lane.active + lane.reserved for lane in self._lanes)
+        free = max(0, self._slots - taken)
+        return free if self._left is None else min(free, self._left)
+
+    async def run(self, lanes: Sequence[Lane], *, burst: bool = False) -> None:
+        """Fetch until told to drain, or with `burst` until nothing is queued; then settle what still runs."""
+        self._lanes = lanes
+        while True:
+            self._work.clear()
+            again = await self._round()
+            if self._left == 0 or (burst and self._idle()):
+                self.drain()
+            if self.draining and self._settled():
+                return
+            if not again:
+                await self._rest()
+
+    async def _round(self) -> bool:
+        """Take a turn on each queue that may need one; say whether more work is known to be there."""
+        again = False
+        for lane in self._lanes:
+            free = self.free
+            if lane.recovering or not self._needs_turn(lane, free):
+                continue
+            turn = await lane.take_turn(free)
+            if turn is None:
+                continue
+            for lease in turn.leases:
+                if self._left is not None:
+                    self._left -= 1
+                self._start(lane, lease)
+            lane.adopted()
+            again = again or lane.has_more
+        await self._park_or_unpark()
+        return again and self.free > 0
+
+    @staticmethod
+    def _needs_turn(lane: Lane, free: int) -> bool:
+        if lane.outbox or lane.turn_open:
+            return True
+        if free == 0:
+            return lane.has_caught
+        due = lane.due_at is not None and lane.due_at <= asyncio.get_running_loop().time()
+        return lane.has_more or due or not (lane.parked or lane.paused)
+
+    async def _park_or_unpark(self) -> None:
+        """Park everywhere while every queue is empty and a slot is free; nowhere while none is."""
+        if self.free == 0:
+            for lane in self._lanes:
+                await lane.unpark()
+        elif not any(lane.has_more or lane.outbox for lane in self._lanes if not lane.recovering):
+            for lane in self._lanes:
+                if not (lane.recovering or lane.paused):
+                    lane.park()
+
+    def _idle(self) -> bool:
+        return not any(
+            lane.active or lane.outbox or lane.has_more or lane.recovering or lane.turn_open for lane in self._lanes
+        )
+
+    def _settled(self) -> bool:
+        unsettled = any(lane.outbox or lane.turn_open for lane in self._lanes)
+        return not unsettled and (self.abandoned or not any(lane.active for lane in self._lanes))
+
+    async def _rest(self) -> None:
+        """Wait for work, at most until the next job is due or a paused queue is looked at again."""
+        deadline = None
+        if self.free > 0:
+            due = [lane.due_at for lane in self._lanes if lane.due_at is not None and not lane.recovering]
+            deadline = min(due, default=None)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._work.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,217 @@
+"""One queue as one worker sees it: its turns, its parked fetch and the jobs it has running.
+
+A turn is sent until it is answered, with the same number and the same content: only then is it known what was
+settled and what was claimed. Until then the slots it asked for stay taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from aqueue.errors import StoreError
+from aqueue.job import JobId, WorkerId
+from aqueue.store.client import Client
+from aqueue.store.link import Link
+from aqueue.store.records import Beat, Outcome, Settle, Turn
+from aqueue.worker.executor import Executor
+from aqueue.worker.journal import Journal, Outage
+from aqueue.worker.run import Run
+
+log = logging.getLogger("aqueue.worker")
+
+PARK_SECONDS: Final = 2.0
+"""How long a parked fetch waits at the server. Bounds what a connection that died unnoticed can catch."""
+PAUSED_LOOK_SECONDS: Final = 2.0
+"""A resume is told at once; this is the net beneath it."""
+PARK_FAILED_SECONDS: Final = 0.5
+"""Without a parked fetch the queue is looked at this often."""
+SETTLES_PER_TURN: Final = 500
+RECOVERY_PAUSE_SECONDS: Final = 0.1
+MAX_RECOVERY_PAUSE_SECONDS: Final = 5.0
+
+
+class Lane:
+    """A queue, the store to it, and what this worker does there."""
+
+    def __init__(
+        self, name: str, client: Client, executor: Executor, worker: WorkerId, journal: Journal, wake: Callable[[], None]
+    ) -> None:
+        self.name = name
+        self.client = client
+        self.executor = executor
+        self.worker = worker
+        self.running: dict[JobId, Run] = {}
+        """Until their settle is known to be stored; read by the heartbeat's thread."""
+        self.answered = 0
+        """The last turn whose answer was taken in; read by the heartbeat's thread, before `running`."""
+        self.active = 0
+        """Runs that go on, each of which takes a slot."""
+        self.outage = Outage(client.links.route.label)
+        self.outbox: list[Settle] = []
+        self.has_more = True
+        self.has_caught = False
+        """A parked fetch may have left something in the inbox."""
+        self.paused = False
+        self.due_at: float | None = None
+        self._journal = journal
+        self._wake = wake
+        self._sent: tuple[list[Settle], int] | None = None
+        self._recovery: asyncio.Task[None] | None = None
+        self._park: asyncio.Task[None] | None = None
+        self._park_link: Link | None = None
+        self._park_id: int | None = None
+        self._parking = False
+
+    # turns
+
+    @property
+    def reserved(self) -> int:
+        """Slots that a turn without an answer may have filled."""
+        return 0 if self._sent is None else self._sent[1]
+
+    @property
+    def turn_open(self) -> bool:
+        return self._sent is not None
+
+    @property
+    def recovering(self) -> bool:
+        return self._recovery is not None and not self._recovery.done()
+
+    @property
+    def parked(self) -> bool:
+        return self._park is not None and not self._park.done()
+
+    def begin(self, run: Run) -> None:
+        self.running[run.lease.id] = run
+        self.active += 1
+
+    def settle(self, run: Run, outcome: Outcome) -> None:
+        """Note how a run ended; the next turn stores it."""
+        self.active -= 1
+        self.outbox.append(Settle(run.lease.id, run.lease.token, outcome))
+        self._wake()
+
+    async def take_turn(self, free: int) -> Turn | None:
+        """Settle what has ended and claim up to `free` jobs; None while the server is away.
+
+        Then the lane recovers by itself, and wakes the fetcher when it has.
+        """
+        if self._sent is None:
+            batch, self.outbox = self.outbox[:SETTLES_PER_TURN], self.outbox[SETTLES_PER_TURN:]
+            self._sent = batch, free
+        batch, asked = self._sent
+        try:
+            turn = await self.client.settle_and_claim(self.worker, self.answered + 1, batch, asked)
+        except StoreError as error:
+            self.outage.lost(error)
+            self._recovery = asyncio.get_running_loop().create_task(self._recover(), name=f"aqueue recovery {self.name}")
+            return None
+        self.outage.back()
+        self._sent = None
+        self._note(turn, batch, asked)
+        return turn
+
+    def _note(self, turn: Turn, batch: list[Settle], asked: int) -> None:
+        self.has_caught = False
+        for settle in batch:
+            run = self.running.get(settle.id)
+            if run is None or run.lease.token != settle.token:  # lost, and claimed again since
+                continue
+            del self.running[settle.id]
+            if settle.id in turn.refused:
+                self._journal.refused(self.name, run)
+        self.has_more = turn.state == "MORE" or len(turn.leases) == asked
+        self.paused = turn.state == "PAUSED"
+        next_due = PAUSED_LOOK_SECONDS if self.paused else turn.next_due
+        self.due_at = None if next_due is None else asyncio.get_running_loop().time() + next_due
+
+    def adopted(self) -> None:
+        """Everything that the last answer brought is in `running`: the heartbeat may compare."""
+        self.answered += 1
+
+    async def _recover(self) -> None:
+        """Wait until the server answers at all; the fetcher then sends the open turn again."""
+        pause = RECOVERY_PAUSE_SECONDS
+        while True:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads load, guards nothing
+            try:
+                await self.client.plain("PING")
+                break
+            except StoreError as error:
+                log.debug("queue %s: still away: %s", self.name, error)
+                pause = min(pause * 2, MAX_RECOVERY_PAUSE_SECONDS)
+        self.has_more = True
+        self._wake()
+
+    # parking
+
+    def park(self) -> None:
+        """Wait at the server for the next job; wakes the fetcher when the inbox has something."""
+        if not self.parked:
+            self._parking = True
+            self._park = asyncio.get_running_loop().create_task(self._wait_parked(), name=f"aqueue park {self.name}")
+
+    async def _wait_parked(self) -> None:
+        try:
+            while self._parking:
+                link = await self._open_park_link()
+                if await self.client.park(link, self.worker, PARK_SECONDS):
+                    break
+            else:
+                return
+        except (RedisError, OSError) as error:
+            log.debug("queue %s: parked fetch ended: %s", self.name, error)
+            await self._drop_park_link()
+            await asyncio.sleep(PARK_FAILED_SECONDS)
+        finally:
+            self._parking = False
+        self.has_more = self.has_caught = True
+        self._wake()
+
+    async def _open_park_link(self) -> Link:
+        if self._park_link is None or not self._park_link.alive:
+            self._park_link = await self.client.links.dedicated(self.client.keys.queued)
+            self._park_id = int(await self._park_link.call("CLIENT", "ID"))
+        return self._park_link
+
+    async def _drop_park_link(self) -> None:
+        link, self._park_link, self._park_id = self._park_link, None, None
+        if link is not None:
+            await link.close()
+
+    async def unpark(self) -> None:
+        """End the parked fetch without cancelling it: what it may have caught lies in the inbox, to be handed back."""
+        if not self.parked:
+            return
+        self._parking = False
+        if self._park_id is not None:
+            try:
+                await self.client.plain("CLIENT", "UNBLOCK", self._park_id)
+            except StoreError as error:
+                log.debug("queue %s: the parked fetch ends by its own time-out: %s", self.name, error)
+        self.has_more = True
+
+    # control
+
+    def take_beat(self, beat: Beat) -> None:
+        """Take in what the heartbeat has learned."""
+        if beat.next_due is not None:
+            due_at = asyncio.get_running_loop().time() + beat.next_due
+            if self.due_at is None or due_at < self.due_at:
+                self.due_at = due_at
+                self._wake()
+        if beat.returned:
+            log.warning("queue %s: %d jobs whose claim got lost on the way were handed back", self.name, len(beat.returned))
+
+    async def close(self) -> None:
+        for task in (self._recovery, self._park):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await self._drop_park_link()

@@ -1,0 +1,34 @@
+"""One job while it runs here."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import Enum
+
+from aqueue.store.records import Lease
+
+
+class Reason(Enum):
+    """Why a run is told to stop; decides what becomes of the job."""
+
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease lost"
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A lease, the asyncio task that works on it, and why that was told to stop, if it was."""
+
+    lease: Lease
+    task: asyncio.Task[None] | None = field(default=None)
+    name: str = "?"
+    """The task's name, once the envelope has been read."""
+    reason: Reason | None = None
+
+    def stop(self, reason: Reason) -> None:
+        """Cancel the run once; the first reason stands."""
+        if self.reason is None and self.task is not None and not self.task.done():
+            self.reason = reason
+            self.task.cancel()

@@ -1,0 +1,344 @@
+"""Composes a worker out of its agents. No Redis command and no job logic here.
+
+    agents: heartbeat thread, upkeep, the channel on which the worker is spoken to
+      running jobs: one asyncio task each
+        intake: the fetcher
+
+Stopping goes the other way: intake first, then the jobs (up to `grace`, then cancelled once), then the last settles,
+and only then the agents, so that leases live until nothing needs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import anyio
+from redis.exceptions import RedisError
+
+from aqueue.errors import ConfigurationError, StoreError, StoreUnavailable
+from aqueue.job import JobId, WorkerId
+from aqueue.middleware import Middleware
+from aqueue.queue import Lifespan, Queue
+from aqueue.settings import Duration, seconds
+from aqueue.store.codec import WorkerInfo, encode_worker
+from aqueue.store.mailbox import Listener
+from aqueue.store.records import Beat, Lease, Outcome, Released
+from aqueue.worker.executor import Executor, stopped
+from aqueue.worker.fetcher import Fetcher
+from aqueue.worker.heartbeat import Heartbeat
+from aqueue.worker.journal import Journal
+from aqueue.worker.lane import Lane
+from aqueue.worker.maintenance import Maintenance
+from aqueue.worker.run import Reason, Run
+from aqueue.worker.threads import Threads
+
+log = logging.getLogger("aqueue.worker")
+
+DEFAULT_CONCURRENCY: Final = 10
+DEFAULT_GRACE_SECONDS: Final = 25.0
+"""Orchestrators commonly kill 30 s after SIGTERM; five remain for the rest."""
+CANCEL_SECONDS: Final = 3.0
+"""After its cancellation a job has this long to clean up before it is left behind."""
+FLUSH_SECONDS: Final = 2.0
+"""For the last settles, when the server cannot be reached either."""
+
+
+class Worker:
+    """Runs the jobs of one or more queues, the first queue before the second.
+
+    Embedded in a running loop it touches neither signals nor logging configuration, and never ends the process:
+
+        async with Worker(queue, concurrency=20):
+            await serve_my_app()
+    """
+
+    def __init__(
+        self,
+        *queues: Queue,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        grace: Duration = DEFAULT_GRACE_SECONDS,
+        lifespan: Lifespan | None = None,
+        middleware: Sequence[Middleware] = (),
+        max_jobs: int | None = None,
+        show_arguments: bool = True,
+    ) -> None:
+        """Name the queues and the limits.
+
+        `grace` is how long running jobs may go on after a stop; `max_jobs` ends the worker after that many jobs.
+        Units: `grace` in seconds, or a timedelta, or text such as "25s".
+        """
+        if not queues or not all(isinstance(queue, Queue) for queue in queues):
+            raise ConfigurationError("A worker needs at least one Queue; write Worker(queue).")
+        if len({queue.name for queue in queues}) < len(queues):
+            raise ConfigurationError("A worker takes each queue once; drop the repeated one.")
+        for name, value in (("concurrency", concurrency), ("max_jobs", 1 if max_jobs is None else max_jobs)):
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        self.queues = queues
+        self.concurrency = concurrency
+        self.grace = seconds(grace, "grace")
+        self.journal = Journal(show_arguments=show_arguments)
+        self._lifespan = lifespan
+        self._middleware = middleware
+        self._max_jobs = max_jobs
+        self._fetcher: Fetcher | None = None
+        self._lanes: list[Lane] = []
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._host: asyncio.Task[None] | None = None
+        self.threads_left = 0
+        """Threads of plain functions that were still running when the worker gave up on them."""
+
+    # running
+
+    async def run(self, *, burst: bool = False) -> None:
+        """Work until `stop()`; with `burst` until nothing is queued (delayed jobs are left for later).
+
+        Cancelling this call stops the worker at once: running jobs are cancelled and go back to the queue.
+        Errors: UnsafeServer, StoreError for a server that cannot be used; one that is away is waited for.
+        """
+        if self._fetcher is not None:
+            raise ConfigurationError("This worker is running already; make another one.")
+        self._stopping.clear()
+        self._hurry.clear()
+        threads = Threads(self.concurrency)
+        fetcher = self._fetcher = Fetcher(self.concurrency, self._start, max_jobs=self._max_jobs)
+        worker = WorkerId(uuid.uuid4().hex)
+        try:
+            await self._wait_for_servers()
+            async with AsyncExitStack() as stack:
+                self._lanes = [await self._open_lane(stack, queue, worker, threads) for queue in self.queues]
+                await self._work(fetcher, worker, burst=burst)
+        finally:
+            self.threads_left = threads.unfinished
+            self._fetcher = None
+            self._lanes = []
+
+    def stop(self, *, now: bool = False) -> None:
+        """Claim nothing more and end when the running jobs have; with `now`, cancel them and give them back."""
+        self._stopping.set()
+        if now:
+            self._hurry.set()
+
+    async def _wait_for_servers(self) -> None:
+        """Check each server once it answers; a worker may well be up before its Redis."""
+        for queue in self.queues:
+            pause, told = 0.1, False
+            while not self._stopping.is_set():
+                try:
+                    await queue.store()
+                    break
+                except StoreUnavailable as error:
+                    if not told:
+                        log.error("waiting for redis: %s", error)
+                        told = True
+                    await _wait(self._stopping, pause)
+                    pause = min(2 * pause, 5.0)
+
+    async def _open_lane(self, stack: AsyncExitStack, queue: Queue, worker: WorkerId, threads: Threads) -> Lane:
+        state: Any = None
+        for lifespan in (queue.lifespan, self._lifespan):
+            if lifespan is not None:
+                state = await stack.enter_async_context(lifespan())
+        executor = Executor(queue, self._middleware, state, threads)
+        assert self._fetcher is not None
+        return Lane(queue.name, queue.unchecked_store(), executor, worker, self.journal, self._fetcher.wake)
+
+    async def _work(self, fetcher: Fetcher, worker: WorkerId, *, burst: bool) -> None:
+        upkeep = {lane.name: Maintenance(lane, self.journal) for lane in self._lanes}
+        heartbeat = self._heartbeat(upkeep)
+        heartbeat.start()
+        try:
+            async with anyio.create_task_group() as agents:
+                for one in upkeep.values():
+                    agents.start_soon(one.run)
+                for lane in self._lanes:
+                    agents.start_soon(self._listen, lane, worker)
+                agents.start_soon(self._wind_down, fetcher)
+                self._ready.set()
+                try:
+                    await fetcher.run(self._lanes, burst=burst)
+                except asyncio.CancelledError:
+                    with anyio.CancelScope(shield=True):
+                        await self._stop_now(fetcher)
+                    raise
+                finally:
+                    agents.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._leave(worker, heartbeat)
+
+    def _heartbeat(self, upkeep: dict[str, Maintenance]) -> Heartbeat:
+        def take(lane: Lane, beat: Beat) -> None:
+            lane.take_beat(beat)
+            upkeep[lane.name].take_beat(beat)
+            self._stop_runs(lane, beat.lost, Reason.LEASE_LOST)
+            self._stop_runs(lane, beat.cancelled, Reason.CANCELLED)
+
+        info = WorkerInfo(socket.gethostname(), os.getpid(), self.concurrency, _version())
+        settings = [queue.settings for queue in self.queues]
+        return Heartbeat(
+            self._lanes,
+            encode_worker(info),
+            take,
+            every=min(one.beat for one in settings),
+            blocked_cap=min(one.blocked_loop_cap for one in settings),
+        )
+
+    # jobs
+
+    def _start(self, lane: Lane, lease: Lease) -> None:
+        """Begin one run. A plain asyncio task: user code gets the cancellation that libraries expect."""
+        run = Run(lease)
+        lane.begin(run)
+        if self._fetcher is None or self._fetcher.draining:  # answered late, to a turn from before the drain
+            lane.settle(run, Released())
+            return
+        run.task = asyncio.get_running_loop().create_task(self._run(lane, run), name=lease.id)
+        run.task.add_done_callback(lambda task: self._never_started(lane, run, task))
+
+    async def _run(self, lane: Lane, run: Run) -> None:
+        self.journal.started(lane.name, run)
+        begun = time.perf_counter()
+        outcome = await lane.executor.run(run)
+        self._ended(lane, run, outcome, time.perf_counter() - begun)
+
+    def _ended(self, lane: Lane, run: Run, outcome: Outcome, ran: float) -> None:
+        if isinstance(outcome, Released) and outcome.unknown_task:
+            known = lane.executor.known()
+            self.journal.unknown_task(lane.name, run.name, lane.executor.near(run.name), known)
+        self.journal.ended(lane.name, run, outcome, ran)
+        lane.settle(run, outcome)
+
+    def _never_started(self, lane: Lane, run: Run, task: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step runs none of its code, and still has to be settled."""
+        if task.cancelled() and not any(settle.id == run.lease.id for settle in lane.outbox):
+            self._ended(lane, run, stopped(run.reason or Reason.SHUTDOWN, 0), 0.0)
+
+    def _stop_runs(self, lane: Lane, job_ids: Sequence[JobId], reason: Reason) -> None:
+        for job_id in job_ids:
+            run = lane.running.get(job_id)
+            if run is not None:
+                run.stop(reason)
+
+    # being spoken to
+
+    async def _listen(self, lane: Lane, worker: WorkerId) -> None:
+        """Hear of cancels and resumes at once; the heartbeat is the net beneath."""
+        channel = lane.client.keys.channel(worker)
+        pause = 0.1
+        while True:
+            try:
+                mailbox = await lane.client.links.mailbox(channel)
+                await mailbox.listen(channel, _Ear(self, lane))
+                return
+            except (RedisError, OSError, StoreError) as error:
+                log.debug("queue %s: not listening yet: %s", lane.name, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 5.0)
+
+    def told(self, lane: Lane, message: str) -> None:
+        """Take one message of the worker's channel."""
+        verb, _, job_id = message.partition(" ")
+        if verb == "cancel":
+            self._stop_runs(lane, [JobId(job_id)], Reason.CANCELLED)
+        elif verb == "resume":
+            lane.has_more = True
+            if self._fetcher is not None:
+                self._fetcher.wake()
+
+    # stopping
+
+    async def _wind_down(self, fetcher: Fetcher) -> None:
+        await self._stopping.wait()
+        fetcher.drain()
+        active = sum(lane.active for lane in self._lanes)
+        if active:
+            log.info("stopping: %d jobs may go on for up to %g s (stop again to end them now)", active, self.grace)
+        await _wait(self._hurry, self.grace)
+        await self._stop_now(fetcher)
+
+    async def _stop_now(self, fetcher: Fetcher) -> None:
+        """Cancel what runs, once, and leave behind what does not end."""
+        fetcher.drain()
+        runs = [run for lane in self._lanes for run in lane.running.values()]
+        for run in runs:
+            run.stop(Reason.SHUTDOWN)
+        tasks = [run.task for run in runs if run.task is not None]
+        if tasks:
+            _, stuck = await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+            if stuck:
+                log.warning("%d jobs did not end when cancelled; they are left behind and go back to the queue", len(stuck))
+        fetcher.abandoned = True
+        fetcher.wake()
+
+    async def _leave(self, worker: WorkerId, heartbeat: Heartbeat) -> None:
+        """Store the last outcomes, hand back what is still held, and leave the fleet."""
+        for lane in self._lanes:
+            try:
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await lane.unpark()
+                    while lane.outbox or lane.turn_open:
+                        if await lane.take_turn(0) is None:
+                            await asyncio.sleep(0.1)
+                    await lane.close()
+                    await lane.client.retire(worker)
+            except (TimeoutError, StoreError) as error:
+                log.error(
+                    "queue %s: could not say goodbye (%s); what this worker held runs again when its lease ends",
+                    lane.name, error or "redis did not answer",
+                )  # fmt: skip
+            finally:
+                await lane.close()
+        await heartbeat.stop()
+
+    # embedding
+
+    async def __aenter__(self) -> Worker:
+        self._ready.clear()
+        self._host = asyncio.get_running_loop().create_task(self.run(), name="aqueue worker")
+        ready = asyncio.ensure_future(self._ready.wait())
+        await asyncio.wait([self._host, ready], return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self._host.done():
+            await self._host
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stop()
+        if self._host is not None:
+            await self._host
+
+
+class _Ear(Listener):
+    """Hands a lane's messages to its worker."""
+
+    def __init__(self, worker: Worker, lane: Lane) -> None:
+        self._worker = worker
+        self._lane = lane
+
+    def heard(self, message: str) -> None:
+        self._worker.told(self._lane, message)
+
+
+async def _wait(event: asyncio.Event, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+def _version() -> str:
+    from aqueue import __version__  # noqa: PLC0415  # the package's own top level imports this module's neighbours
+
+    return __version__
