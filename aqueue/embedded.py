@@ -33,6 +33,7 @@ from aqueue.errors import ConfigurationError, StoreUnavailable
 logger = logging.getLogger("aqueue.embedded")
 
 _START_SECONDS = 10.0  # a cold Python and a cold server take 0.5 s; the rest is for a large AOF
+_LAUNCH_TRIES = 3  # one that was killed while it started says nothing about the next
 _REPLY_SECONDS = 1.0  # longer than a slow script of a development server, short enough to notice a stopped one
 _PAUSE_SECONDS = 0.01  # between two looks at a lock or a socket that is about to change
 _POLL_SECONDS = 1.0  # between two looks of the watcher at the clients; costs one INFO each
@@ -104,12 +105,13 @@ def _start(place: _Place) -> None:
     _server_binary()
     _prepare(place)
     deadline = time.monotonic() + _START_SECONDS
+    failures = 0
     while not _is_running(place):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or failures == _LAUNCH_TRIES:
             raise _unavailable(place)
         with _try_lock(place.start_lock) as mine:
-            if mine and not _is_held(place.watcher_lock):
-                _launch_watcher(place)
+            if mine and not _is_held(place.watcher_lock) and not _launch_watcher(place):
+                failures += 1
         time.sleep(_PAUSE_SECONDS)
 
 
@@ -161,27 +163,26 @@ def _is_trusted(place: _Place) -> bool:
     return False
 
 
-def _launch_watcher(place: _Place) -> None:
-    """Run `python -m aqueue.embedded`, which returns when its detached half watches a server that answers."""
+def _launch_watcher(place: _Place) -> bool:
+    """Run `python -m aqueue.embedded`, which succeeds when its detached half watches a server that answers."""
     # The package root may have imported this module by the time runpy runs it as __main__: known and harmless.
     options = ["-P", "-W", "ignore::RuntimeWarning:runpy", "-m", "aqueue.embedded"]
     # Our own search path, so that the watcher finds what we found, and finds the standard library first.
     search_path = [str(Path(entry).absolute()) for entry in [*sys.path, str(Path(__file__).parent.parent)]]
-    try:
-        with place.log.open("ab") as log:
-            subprocess.run(  # noqa: S603 - our own interpreter and module
-                [sys.executable, *options, str(place.directory)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=place.directory,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path)},
-                start_new_session=True,
-                timeout=_START_SECONDS,
-                check=True,
-            )
-    except subprocess.SubprocessError as error:
-        raise _unavailable(place) from error
+    with suppress(subprocess.TimeoutExpired), place.log.open("ab") as log:
+        watcher = subprocess.run(  # noqa: S603 - our own interpreter and module
+            [sys.executable, *options, str(place.directory)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=place.directory,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path)},
+            start_new_session=True,
+            timeout=_START_SECONDS,
+            check=False,
+        )
+        return watcher.returncode == 0
+    return False
 
 
 def _unavailable(place: _Place) -> StoreUnavailable:

@@ -183,6 +183,8 @@ def masked(url: str) -> str:
     """Return `url` without its password, fit to be shown."""
     parts = urlsplit(url)
     netloc = parts.netloc
+    if "@" not in netloc and "pass" not in parts.query.lower():
+        return url
     if "@" in netloc:
         user, _, host = netloc.rpartition("@")
         netloc = f"{user.partition(':')[0]}:***@{host}"

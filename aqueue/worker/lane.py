@@ -31,6 +31,8 @@ PAUSED_LOOK_SECONDS: Final = 2.0
 """A resume is told at once; this is the net beneath it."""
 PARK_FAILED_SECONDS: Final = 0.5
 """Without a parked fetch the queue is looked at this often."""
+UNPARK_SECONDS: Final = 1.0
+"""A parked fetch that was told to end has ended by then, or its connection is in trouble."""
 SETTLES_PER_TURN: Final = 500
 RECOVERY_PAUSE_SECONDS: Final = 0.1
 MAX_RECOVERY_PAUSE_SECONDS: Final = 5.0
@@ -93,6 +95,7 @@ class Lane:
 
     def settle(self, run: Run, outcome: Outcome) -> None:
         """Note how a run ended; the next turn stores it."""
+        run.ended = True
         self.active -= 1
         self.outbox.append(Settle(run.lease.id, run.lease.token, outcome))
         self._wake()
@@ -209,9 +212,15 @@ class Lane:
         if beat.returned:
             log.warning("queue %s: %d jobs whose claim got lost on the way were handed back", self.name, len(beat.returned))
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
+        """End what goes on in the background; say whether the server is known to have ended the parked fetch."""
+        ended = True
+        if self._park is not None:
+            _, still_parked = await asyncio.wait([self._park], timeout=UNPARK_SECONDS)
+            ended = not still_parked
         for task in (self._recovery, self._park):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         await self._drop_park_link()
+        return ended

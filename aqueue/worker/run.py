@@ -26,6 +26,8 @@ class Run:
     name: str = "?"
     """The task's name, once the envelope has been read."""
     reason: Reason | None = None
+    ended: bool = False
+    """Its outcome is known, and noted for the next turn."""
 
     def stop(self, reason: Reason) -> None:
         """Cancel the run once; the first reason stands."""

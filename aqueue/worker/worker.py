@@ -49,6 +49,7 @@ CANCEL_SECONDS: Final = 3.0
 """After its cancellation a job has this long to clean up before it is left behind."""
 FLUSH_SECONDS: Final = 2.0
 """For the last settles, when the server cannot be reached either."""
+FLUSH_PAUSE_SECONDS: Final = 0.1
 
 
 class Worker:
@@ -204,7 +205,7 @@ class Worker:
             lane.settle(run, Released())
             return
         run.task = asyncio.get_running_loop().create_task(self._run(lane, run), name=lease.id)
-        run.task.add_done_callback(lambda task: self._never_started(lane, run, task))
+        run.task.add_done_callback(lambda _: self._never_started(lane, run))
 
     async def _run(self, lane: Lane, run: Run) -> None:
         self.journal.started(lane.name, run)
@@ -219,9 +220,9 @@ class Worker:
         self.journal.ended(lane.name, run, outcome, ran)
         lane.settle(run, outcome)
 
-    def _never_started(self, lane: Lane, run: Run, task: asyncio.Task[None]) -> None:
+    def _never_started(self, lane: Lane, run: Run) -> None:
         """A task that is cancelled before its first step runs none of its code, and still has to be settled."""
-        if task.cancelled() and not any(settle.id == run.lease.id for settle in lane.outbox):
+        if not run.ended:
             self._ended(lane, run, stopped(run.reason or Reason.SHUTDOWN, 0), 0.0)
 
     def _stop_runs(self, lane: Lane, job_ids: Sequence[JobId], reason: Reason) -> None:
@@ -282,24 +283,32 @@ class Worker:
         fetcher.wake()
 
     async def _leave(self, worker: WorkerId, heartbeat: Heartbeat) -> None:
-        """Store the last outcomes, hand back what is still held, and leave the fleet."""
-        for lane in self._lanes:
+        """Store the last outcomes, then hand back what is still held and leave the fleet."""
+        quiet = [await self._flush(lane) for lane in self._lanes]
+        await heartbeat.stop()  # a renewal after the farewell would bring the worker back
+        for lane, farewell in zip(self._lanes, quiet, strict=True):
             try:
                 async with asyncio.timeout(FLUSH_SECONDS):
-                    await lane.unpark()
-                    while lane.outbox or lane.turn_open:
-                        if await lane.take_turn(0) is None:
-                            await asyncio.sleep(0.1)
-                    await lane.close()
-                    await lane.client.retire(worker)
+                    if farewell:
+                        await lane.client.retire(worker)
             except (TimeoutError, StoreError) as error:
-                log.error(
-                    "queue %s: could not say goodbye (%s); what this worker held runs again when its lease ends",
-                    lane.name, error or "redis did not answer",
-                )  # fmt: skip
-            finally:
-                await lane.close()
-        await heartbeat.stop()
+                farewell = False
+                log.debug("queue %s: no farewell: %s", lane.name, error)
+            if not farewell:
+                log.error("queue %s: what this worker still held runs again when its lease ends", lane.name)
+
+    async def _flush(self, lane: Lane) -> bool:
+        """Store a lane's last outcomes; say whether the worker may leave, with nothing on its way any more."""
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await lane.unpark()
+                while lane.outbox or lane.turn_open:
+                    if await lane.take_turn(0) is None:
+                        await asyncio.sleep(FLUSH_PAUSE_SECONDS)
+        except TimeoutError:
+            await lane.close()
+            return False
+        return await lane.close()
 
     # embedding
 

@@ -1,0 +1,184 @@
+"""`python -m aqueue.worker module:queue`: the worker as a process, with signals, logging and an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import platform
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import typer
+
+from aqueue import __version__
+from aqueue.errors import AqueueError, ConfigurationError
+from aqueue.queue import Queue
+from aqueue.store import address
+from aqueue.store.preflight import check_server
+from aqueue.worker import logs
+from aqueue.worker.loading import load_queues
+from aqueue.worker.supervisor import UNUSABLE, Supervisor, child_command
+from aqueue.worker.worker import DEFAULT_CONCURRENCY, Worker
+
+log = logging.getLogger("aqueue.worker")
+
+CHILD: Final = "AQUEUE_SUPERVISED"
+"""Set for the processes that a supervisor has started."""
+
+EPILOG: Final = """\
+\b
+examples:
+  python -m aqueue.worker tasks:queue                     embedded server, or AQUEUE_URL
+  python -m aqueue.worker tasks:high tasks:default -c 50  strict order: high first
+  python -m aqueue.worker tasks:queue -p 4 --max-jobs 9999
+  python -m aqueue.worker tasks:queue --burst -q          work until nothing is queued
+  python -m aqueue.worker --check default                 is a live worker serving it?
+
+\b
+Each option can be set as AQUEUE_<OPTION>, such as AQUEUE_MAX_JOBS=9999.
+"""
+
+
+class LogFormat(StrEnum):
+    text = "text"
+    json = "json"
+
+
+def _option(flags: str, help: str, **more: Any) -> Any:  # noqa: A002  # typer's own word
+    """Give an option that can be set in the environment; its help names the default in one line."""
+    names = flags.split()
+    variable = f"AQUEUE_{names[0].partition('/')[0].removeprefix('--').replace('-', '_').upper()}"
+    return typer.Option(*names, help=help, envvar=variable, show_default=False, show_envvar=False, **more)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@app.command(epilog=EPILOG, context_settings=CONTEXT)
+def main(  # noqa: PLR0913  # a command line is its options
+    queues: Annotated[list[str] | None, typer.Argument(metavar="module:queue...", show_default=False)] = None,
+    concurrency: Annotated[int, _option("--concurrency -c", "jobs at once in each process [10]", min=1)] = DEFAULT_CONCURRENCY,
+    processes: Annotated[int, _option("--processes -p", "worker processes [1]", min=1)] = 1,
+    url: Annotated[str | None, _option("--url", "where Redis is [embedded server in ./.aqueue]")] = None,
+    burst: Annotated[bool, _option("--burst", "exit when nothing is queued")] = False,
+    grace: Annotated[str, _option("--grace", "let jobs run on after SIGTERM [25s]", metavar="TIME")] = "25s",
+    max_jobs: Annotated[int | None, _option("--max-jobs", "renew a process after N jobs [never]", min=1)] = None,
+    log_format: Annotated[LogFormat, _option("--log-format", "how to log [text]")] = LogFormat.text,
+    log_arguments: Annotated[bool, _option("--log-arguments/--no-log-arguments", "show arguments of jobs [yes]")] = True,
+    reload: Annotated[bool, _option("--reload", "restart when code changes")] = False,
+    verbose: Annotated[int, _option("--verbose -v", "log more", count=True)] = 0,
+    quiet: Annotated[int, _option("--quiet -q", "log warnings only; -qq errors only", count=True)] = 0,
+    check: Annotated[bool, typer.Option("--check", help="exit 0 if live workers serve the queues of these names")] = False,
+    version: Annotated[bool, typer.Option("--version", help="show the version")] = False,
+) -> None:
+    """Run the jobs of one or more queues until SIGTERM or SIGINT; a second signal cancels what still runs."""
+    if version:
+        typer.echo(f"aqueue {__version__}")
+        return
+    logs.configure(log_format.value, verbose - quiet)
+    try:
+        if check:
+            code = _run(_check(queues or [], url))
+        elif not queues:
+            raise ConfigurationError("Name at least one queue, as in: python -m aqueue.worker tasks:queue (see --help).")
+        elif CHILD not in os.environ and (processes > 1 or reload or (max_jobs and not burst)):
+            code = _supervise(processes, once=burst, reload=reload)
+        else:
+            worker = _worker(queues, url, concurrency=concurrency, grace=grace, max_jobs=max_jobs, show_arguments=log_arguments)
+            code = _run(_work(worker, burst=burst))
+            if worker.threads_left:  # they cannot be ended, and their jobs have gone back to the queue
+                logging.shutdown()
+                os._exit(code)
+    except AqueueError as error:
+        log.error("%s", error)
+        code = UNUSABLE
+    raise typer.Exit(code)
+
+
+def _supervise(processes: int, *, once: bool, reload: bool) -> int:
+    os.environ[CHILD] = "1"
+    supervisor = Supervisor(child_command(sys.argv[1:]), processes, once=once)
+    return asyncio.run(supervisor.run(reload=reload))
+
+
+def _worker(specs: list[str], url: str | None, **options: Any) -> Worker:
+    queues = load_queues(specs)
+    if url is not None and url != os.environ.get(address.ENVIRONMENT):
+        for queue in queues:
+            queue.use_url(url)
+    return Worker(*queues, **options)
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    if importlib.util.find_spec("uvloop") is not None:
+        import uvloop  # noqa: PLC0415  # not on Windows
+
+        return uvloop.run(work)
+    return asyncio.run(work)
+
+
+async def _work(worker: Worker, *, burst: bool) -> int:
+    await _banner(worker)
+    loop = asyncio.get_running_loop()
+    signals = 0
+
+    def on_signal(number: int) -> None:
+        nonlocal signals
+        signals += 1
+        log.info("%s: %s", signal.Signals(number).name, "stopping" if signals == 1 else "stopping now")
+        worker.stop(now=signals > 1)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        await worker.run(burst=burst)
+    finally:
+        for queue in worker.queues:
+            await queue.close()
+    log.info("stopped: %s", worker.journal.summary())
+    return 0
+
+
+async def _banner(worker: Worker) -> None:
+    first = worker.queues[0]
+    engine = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    log.info("worker %s:%d - aqueue %s, python %s, %s", socket.gethostname(), os.getpid(), __version__, platform.python_version(), engine)
+    for where in dict.fromkeys(queue.address for queue in worker.queues):
+        log.info("redis at %s", where)
+    settings = first.settings
+    log.info(
+        "queues %s - concurrency %d, timeout %gs, attempts %d, lease %gs",
+        ", ".join(queue.name for queue in worker.queues), worker.concurrency, settings.timeout,
+        settings.retry.max_attempts, settings.lease,
+    )  # fmt: skip
+    tasks = sorted({name for queue in worker.queues for name in queue.tasks})
+    log.info("tasks: %s", ", ".join(tasks) or "none - is the module that defines them imported?")
+
+
+async def _check(names: list[str], url: str | None) -> int:
+    """Answer from Redis alone, without importing the application."""
+    probe = Queue("check", url=url)
+    try:
+        store = await probe.store()
+        await check_server(store)
+        for name in names or await store.queue_names():
+            if ":" in name:
+                raise ConfigurationError(f"--check takes names of queues such as default, not {name!r}.")
+            workers = (await Queue(name, url=url).stats()).workers
+            if not any(worker.lease_left > 0 for worker in workers):
+                log.error("no live worker serves queue %s", name)
+                return 1
+    finally:
+        await probe.close()
+    return 0
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m aqueue.worker")

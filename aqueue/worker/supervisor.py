@@ -1,0 +1,112 @@
+"""Several worker processes under one: spawned, watched, restarted, and stopped together.
+
+Each is a fresh interpreter with the same command line, so nothing is forked in the middle of anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from aqueue.errors import ConfigurationError
+
+log = logging.getLogger("aqueue.worker")
+
+QUICK_SECONDS: Final = 5.0
+"""A process that ends in error sooner than this is not started again at once."""
+MAX_PAUSE_SECONDS: Final = 30.0
+
+
+class Supervisor:
+    """Keeps `count` copies of a command running until it is told to stop."""
+
+    def __init__(self, command: Sequence[str], count: int, *, once: bool) -> None:
+        self._command = command
+        self._count = count
+        self._once = once
+        """A process that ends well has finished its work, as with --burst."""
+        self._children: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+        self._code = 0
+
+    async def run(self, *, reload: bool = False) -> int:
+        """Run until all have ended; return 0, or the code of the first that could not."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._forward, number)
+        async with asyncio.TaskGroup() as group:
+            watcher = group.create_task(self._restart_on_change()) if reload else None
+            keepers = [group.create_task(self._keep(index)) for index in range(self._count)]
+            await asyncio.wait(keepers)
+            if watcher is not None:
+                watcher.cancel()
+        return self._code
+
+    def _forward(self, number: int) -> None:
+        self._stopping.set()
+        for child in self._children.values():
+            if child.returncode is None:
+                child.send_signal(number)
+
+    async def _keep(self, index: int) -> None:
+        pause = 1.0
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            # A group of its own: a Ctrl-C at the terminal reaches this process, which passes it on, once.
+            child = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
+            self._children[index] = child
+            if self._stopping.is_set():  # told while it was being started
+                child.send_signal(signal.SIGTERM)
+            code = await child.wait()
+            if self._stopping.is_set() or (self._once and code == 0):
+                self._code = self._code or (code if code > 0 else 0)
+                return
+            if code == UNUSABLE:
+                self._code = code
+                self._forward(signal.SIGTERM)
+                return
+            quick = code != 0 and time.monotonic() - started < QUICK_SECONDS
+            if code != 0:
+                log.error("worker process %d ended with %s, it is started again%s", child.pid, _why(code), f" in {pause:.0f} s" if quick else "")
+            if quick:
+                await _sleep_unless(self._stopping, pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS) if quick else 1.0
+
+    async def _restart_on_change(self) -> None:
+        try:
+            from watchfiles import PythonFilter, awatch  # noqa: PLC0415  # only with the reload extra
+        except ImportError:
+            raise ConfigurationError(
+                '--reload needs the package watchfiles; install it with: pip install "aqueue-redis[reload]".'
+            ) from None
+        async for changes in awatch(".", watch_filter=PythonFilter(), stop_event=None):
+            log.info("%s changed, restarting", ", ".join(sorted({path for _, path in changes})[:3]))
+            for child in list(self._children.values()):
+                if child.returncode is None:
+                    child.send_signal(signal.SIGTERM)
+
+
+UNUSABLE: Final = 2
+"""Exit code of a process that cannot work at all as it was called: starting it again would not help."""
+
+
+def child_command(arguments: Sequence[str]) -> list[str]:
+    """Give the command of one worker process."""
+    return [sys.executable, "-m", "aqueue.worker", *arguments]
+
+
+def _why(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
+
+
+async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
