@@ -1,0 +1,82 @@
+"""Fixtures: a real server for every test, emptied before and searched for leaks after."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import redis
+from aqueue import Queue, Settings
+from leaks import leaks
+from servers import Server, binaries
+
+BINARIES = binaries()
+ENGINES = {name: loop for name, loop in {"valkey9": "asyncio", "redis8": "uvloop", "redis7": "asyncio"}.items() if name in BINARIES}
+"""Each server with one event loop: all servers and both loops are covered without the whole product."""
+
+
+@pytest.fixture(scope="session")
+def running_servers() -> Iterator[dict[str, Server]]:
+    started: dict[str, Server] = {}
+    yield started
+    for server in started.values():
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of a server; a test that asks for it, even indirectly, runs once per server."""
+    return str(request.param)
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    name = request.getfixturevalue("engine") if "engine" in request.fixturenames else next(iter(ENGINES))
+    return "asyncio", {"use_uvloop": ENGINES[name] == "uvloop"}
+
+
+@pytest.fixture
+def server(engine: str, running_servers: dict[str, Server]) -> Iterator[Server]:
+    """A shared server, empty. After the test nothing may be left that would stay for ever."""
+    if engine not in running_servers:
+        running_servers[engine] = Server(BINARIES[engine])
+        running_servers[engine].start()
+    shared = running_servers[engine]
+    with shared.client() as client:
+        client.flushall()
+        client.config_set("maxmemory", 0)
+        yield shared
+        left = leaks(client)
+    assert not left, f"these keys would stay for ever: {left}"
+
+
+@pytest.fixture
+def own_server(engine: str) -> Iterator[Server]:
+    """A server of this test alone, which may be killed; keeps its data over a restart."""
+    with Server(BINARIES[engine], aof=True) as server:
+        yield server
+
+
+@pytest.fixture
+def raw(server: Server) -> Iterator[redis.Redis]:
+    """A plain client to look behind the scenes."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+async def queue(server: Server) -> AsyncIterator[Queue]:
+    """A queue with a short lease, so that tests of crashes do not last."""
+    async with Queue("q", url=server.url, settings=Settings(lease=1.5)) as queue:
+        yield queue
+
+
+@pytest.fixture(autouse=True)
+def no_handlers_left() -> Iterator[None]:
+    """Tests of the command line configure logging; none may change what the next one sees."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = before, level

