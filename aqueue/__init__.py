@@ -78,5 +78,6 @@ __all__ = [
     "UnknownTask",
     "UnsafeServer",
     "Worker",
+    "current_job",
     "enqueue",
 ]

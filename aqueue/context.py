@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapp
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_type_hints
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, get_type_hints
 
 import anyio.to_thread
 
@@ -91,11 +92,13 @@ class Injection:
         self._opening: list[Callable[..., Any]] = []
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> Injection:
+    async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc: Any) -> bool | None:
-        return await self._stack.__aexit__(*exc)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, trace)
 
     async def fill(self, injected: Mapping[str, Depends | None]) -> dict[str, Any]:
         """Provide a value for every injected parameter."""

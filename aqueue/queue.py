@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
 from aqueue.context import Context
@@ -93,7 +93,7 @@ class Queue:
         self._url = None if url is None else address.checked_url(url)
         self._given = client
         self._store: Client | None = None
-        self._checked = False
+        self._server_checked = False
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, Waiting] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -112,6 +112,8 @@ class Queue:
     @overload
     def task(
         self,
+        function: None = None,
+        /,
         *,
         name: str | None = None,
         ttl: Duration | None = None,
@@ -130,7 +132,7 @@ class Queue:
 
     def register(self, function: Callable[..., Any], name: str | None, defaults: Options) -> Task[..., Any]:
         """Add a function under a name. Errors: ConfigurationError if another function has it."""
-        name = checked_name(name or getattr(function, "__name__", ""), "task name")
+        name = checked_name(name or str(getattr(function, "__name__", "")), "task name")
         known = self.tasks.get(name)
         if known is not None and not _same_function(known.function, function):
             raise ConfigurationError(
@@ -154,7 +156,7 @@ class Queue:
     async def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     @overload
     async def enqueue(self, task: str, /, *args: Any, **kwargs: Any) -> Job[Any]: ...
-    async def enqueue(self, task: Task[..., Any] | str, /, *args: Any, **kwargs: Any) -> Job[Any]:
+    async def enqueue(self, task: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Store one call on this queue, of a task or by the task's name.
 
         Errors: BadArguments, NotSerializable, StoreFull, StoreUnavailable.
@@ -174,22 +176,19 @@ class Queue:
 
         All calls are checked before the first is stored.
         """
+        checked = iter([self._checked(call) for call in calls])
         jobs: list[Job[R]] = []
-        prepared = iter([(call, self._outgoing(call)) for call in calls])
-        while batch := list(islice(prepared, BATCH)):
-            jobs += cast("list[Job[R]]", await self._submit_batch(*zip(*batch, strict=True)))
+        while batch := list(islice(checked, BATCH)):
+            jobs += cast("list[Job[R]]", await self._submit_batch(batch))
         return jobs
 
-    def _outgoing(self, call: Call[Any]) -> Outgoing:
+    def _checked(self, call: Call[R]) -> Call[R]:
         if not isinstance(call, Call):
             raise ConfigurationError(f"enqueue_many takes calls such as task.call(...), not {call!r}.")
-        outgoing = Outgoing(call.task.name, call.args, call.kwargs)
-        self._envelope(call, outgoing)
-        return outgoing
+        self._envelope(call, Outgoing(call.task.name, call.args, call.kwargs))
+        return call
 
-    async def _submit_batch(
-        self, calls: Sequence[Call[Any]], outgoing: Sequence[Outgoing] | None = None
-    ) -> list[Job[Any]]:
+    async def _submit_batch(self, calls: Sequence[Call[Any]]) -> list[Job[Any]]:
         async def store(batch: Sequence[Outgoing]) -> list[Job[Any]]:
             jobs = [self._new_job(call, item) for call, item in zip(calls, batch, strict=True)]
             ids = await (await self.store()).enqueue(jobs)
@@ -198,8 +197,8 @@ class Queue:
                 for job, stands, call in zip(jobs, ids, calls, strict=True)
             ]
 
-        batch = outgoing or [Outgoing(call.task.name, call.args, call.kwargs) for call in calls]
-        return await around_enqueue(self.middleware, store)(batch)
+        outgoing = [Outgoing(call.task.name, call.args, call.kwargs) for call in calls]
+        return await around_enqueue(self.middleware, store)(outgoing)
 
     def _envelope(self, call: Call[Any], outgoing: Outgoing) -> bytes:
         given = call.task.overrides
@@ -256,12 +255,10 @@ class Queue:
         """Wait for a job's encoded result. Errors: see Job.result."""
         await self.store()
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with asyncio.timeout(timeout):
                 ended = await self._waiting_here().wait(job_id)
         except TimeoutError:
-            if limit.expired() and timeout is not None:
-                raise ResultTimeout(job_id, timeout) from None
-            raise
+            raise ResultTimeout(job_id, timeout or 0) from None
         match ended.state:
             case JobState.COMPLETED if ended.result is not None:
                 return ended.result
@@ -362,9 +359,9 @@ class Queue:
         Errors: StoreUnavailable, UnsafeServer, StoreError for a server that is too old.
         """
         client = self.unchecked_store()
-        if not self._checked:
+        if not self._server_checked:
             await check_server(client)
-            self._checked = True
+            self._server_checked = True
         return client
 
     def unchecked_store(self) -> Client:
@@ -399,7 +396,7 @@ class Queue:
         if self._store is not None:
             await self._store.close()
 
-    async def __aenter__(self) -> Queue:
+    async def __aenter__(self) -> Self:
         await self.store()
         return self
 

@@ -154,7 +154,7 @@ class Task(Generic[P, R]):
         """
         return await self.queue.submit(self.call(*args, **kwargs))
 
-    def options(  # noqa: PLR0913  # the design names exactly these; each is independent of the others
+    def options(  # the design names exactly these; each is independent of the others
         self,
         *,
         delay: Duration | None = None,
@@ -197,7 +197,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """Resolve annotations; one that cannot be resolved at run time is taken for Any, alone."""
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # noqa: BLE001  # an annotation may be any expression, and raise anything
+    except Exception:  # noqa: BLE001, S110  # an annotation may be any expression; one by one, below, says which
         pass
     hints: dict[str, Any] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():

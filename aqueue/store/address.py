@@ -18,7 +18,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 import redis.asyncio as redis_asyncio
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry as RedisRetry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -72,10 +78,10 @@ class Route(ABC):
     async def connect(self, key: str) -> AbstractConnection:
         """Open a connection to the server that owns `key`. Errors: those of redis-py, and OSError."""
 
-    async def refresh(self) -> None:
+    async def refresh(self) -> None:  # noqa: B027  # only a cluster has something to forget
         """Forget what was learned about the servers: one of them said it is not the right one."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027  # only sentinels and clusters are asked
         """Give back what learning about the servers has opened."""
 
 
@@ -112,7 +118,7 @@ class SentinelRoute(Route):
         self._service = service
         self._class = SSLConnection if options.pop("ssl", False) else Connection  # type: ignore[attr-defined]
         self._options = {**options, **_owned(self._class)}
-        self._sentinel = Sentinel(
+        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
             hosts,
             sentinel_kwargs={"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS},
         )
@@ -167,7 +173,7 @@ class ClusterRoute(Route):
 async def _greet(connection: AbstractConnection) -> AbstractConnection:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
@@ -196,7 +202,9 @@ def checked_url(url: str) -> str:
     """Return `url` if its scheme is known, else raise ConfigurationError."""
     scheme = urlsplit(url).scheme if isinstance(url, str) else None
     if scheme not in SCHEMES.split(", "):
-        raise ConfigurationError(f"{masked(str(url))!r} is not an address of Redis; use one of {SCHEMES}, as in redis://host:6379/0.")
+        raise ConfigurationError(
+            f"{masked(str(url))!r} is not an address of Redis; use one of {SCHEMES}, as in redis://host:6379/0."
+        )
     return url
 
 
@@ -215,7 +223,9 @@ def route_of_url(url: str) -> Route:
                     raise ConfigurationError(f"{label} names no service; write redis+sentinel://host1,host2/service.")
                 return SentinelRoute(label, _hosts(parts.netloc, 26_379), service, _options(parts.netloc, db))
             case "redis+cluster":
-                return ClusterRoute(label, _hosts(parts.netloc, 6_379), _options(parts.netloc, "") | _query(parts.query))
+                return ClusterRoute(
+                    label, _hosts(parts.netloc, 6_379), _options(parts.netloc, "") | _query(parts.query)
+                )
             case _:
                 options: dict[str, Any] = dict(parse_url(url.replace("valkey", "redis", 1)))
                 return DirectRoute(label, options.pop("connection_class", Connection), options)
@@ -252,13 +262,27 @@ def route_of_client(client: redis_asyncio.Redis | redis_asyncio.RedisCluster) ->
     follow aqueue's own policy, so that the client's automatic retries can never send a command twice.
     """
     if isinstance(client, redis_asyncio.RedisCluster):
-        hosts = [(str(node.host), int(node.port)) for node in client.startup_nodes]  # type: ignore[attr-defined]
+        hosts = [(str(node.host), int(node.port)) for node in client.nodes_manager.startup_nodes.values()]
         return ClusterRoute("the given cluster client", hosts, _connecting(client.connection_kwargs))
     pool = client.connection_pool
-    return DirectRoute(f"the given client ({pool.connection_class.__name__})", pool.connection_class, _connecting(pool.connection_kwargs))
+    return DirectRoute(
+        f"the given client ({pool.connection_class.__name__})",
+        pool.connection_class,
+        _connecting(pool.connection_kwargs),
+    )
 
 
 def _connecting(options: Mapping[str, Any]) -> dict[str, Any]:
     """Keep what says where and as whom to connect; drop what a pool or its maintenance added."""
-    dropped = ("maint_", "maintenance_", "oss_", "orig_", "event_dispatcher", "himport", "retry", "parser_class", "legacy_")
+    dropped = (
+        "maint_",
+        "maintenance_",
+        "oss_",
+        "orig_",
+        "event_dispatcher",
+        "himport",
+        "retry",
+        "parser_class",
+        "legacy_",
+    )
     return {name: value for name, value in options.items() if not name.startswith(dropped)}

@@ -7,7 +7,7 @@ reply was lost is simply sent again. Nothing here knows user code.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from aqueue.errors import ConfigurationError
 from aqueue.job import Cancellation, JobId, JobState, LeaseToken, QueueName, WorkerId
@@ -34,6 +34,9 @@ from aqueue.store.records import (
     WorkerStats,
 )
 from aqueue.store.scripts import Arg, load
+
+Rerun: TypeAlias = Literal["queued", "unfinished", "gone", "missing"]
+Deletion: TypeAlias = Literal["deleted", "running", "missing"]
 
 BATCH: Final = 500
 """Items in one script call; a script of this size runs for about a millisecond."""
@@ -66,7 +69,12 @@ class Client:
         await self._server.release(self)
 
     async def _run(
-        self, name: str, keys: Sequence[str], argv: Sequence[Arg] = (), each: Iterable[str] = (), items: Iterable[Arg] = ()
+        self,
+        name: str,
+        keys: Sequence[str],
+        argv: Sequence[Arg] = (),
+        each: Iterable[str] = (),
+        items: Iterable[Arg] = (),
     ) -> Any:
         script = load(name)
         return await self.links.run(self.keys.queued, script, script.arguments(keys, argv, each, items))
@@ -115,21 +123,21 @@ class Client:
             for state, result, error in reply
         ]
 
-    async def rerun(self, job_id: JobId) -> Literal["queued", "unfinished", "gone", "missing"]:
+    async def rerun(self, job_id: JobId) -> Rerun:
         """Queue an ended job again, with fresh counters."""
         keys = self.keys
         reply = await self._run(
             "rerun", [keys.queued, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats], [job_id]
         )
-        return reply.decode()
+        return cast("Rerun", reply.decode())
 
-    async def delete(self, job_id: JobId) -> Literal["deleted", "running", "missing"]:
+    async def delete(self, job_id: JobId) -> Deletion:
         """Remove a job that is not running, with all that is stored of it."""
         keys = self.keys
         reply = await self._run(
             "delete", [keys.scheduled, keys.failed, keys.job(job_id), keys.payload(job_id)], [keys.base, job_id]
         )
-        return reply.decode()
+        return cast("Deletion", reply.decode())
 
     async def purge(self, what: Literal["waiting", "failed"]) -> tuple[int, bool]:
         """Delete up to a batch of jobs; return how many, and whether some remain."""
@@ -208,7 +216,7 @@ class Client:
 
     async def promote(self) -> int:
         """Queue up to a batch of due jobs; return how many."""
-        return await self._run("promote", [self.keys.queued, self.keys.scheduled], [self.keys.base, BATCH])
+        return int(await self._run("promote", [self.keys.queued, self.keys.scheduled], [self.keys.base, BATCH]))
 
     async def reclaim(self) -> tuple[list[Gone], bool]:
         """Take back what dead workers held; return who they were, and whether some remain."""
@@ -229,7 +237,7 @@ class Client:
     async def prune(self) -> int:
         """Forget up to a batch of failed jobs past their lifetime; -1 when another worker did so lately."""
         keys = self.keys
-        return await self._run("prune", [keys.failed, keys.pruned], [keys.base, BATCH, PRUNE_INTERVAL_MS])
+        return int(await self._run("prune", [keys.failed, keys.pruned], [keys.base, BATCH, PRUNE_INTERVAL_MS]))
 
     async def park(self, link: Link, worker: WorkerId, seconds: float) -> bool:
         """Wait until something appears in the queued list, and take it into the worker's inbox.
@@ -240,7 +248,13 @@ class Client:
         """
         keys = self.keys
         caught = await link.call(
-            "BLMOVE", keys.queued, keys.inbox(worker), "RIGHT", "LEFT", f"{seconds:.3f}", timeout=seconds + PARK_MARGIN_SECONDS
+            "BLMOVE",
+            keys.queued,
+            keys.inbox(worker),
+            "RIGHT",
+            "LEFT",
+            f"{seconds:.3f}",
+            timeout=seconds + PARK_MARGIN_SECONDS,
         )
         return caught is not None
 
@@ -249,16 +263,25 @@ class Client:
     async def stats(self) -> QueueStats:
         """Count what the queue holds."""
         keys = self.keys
-        counts, paused, oldest, counters, workers = await self._run(
+        (queued, scheduled, running, failed), paused, oldest, counters, workers = await self._run(
             "stats",
             [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers, keys.paused, keys.stats],
             [keys.base],
         )
         return QueueStats(
-            keys.queue, *counts, bool(paused), _seconds(oldest),
-            {name: int(value) for name, value in _pairs(counters).items()},
-            [WorkerStats(WorkerId(n.decode()), info.decode(), count, left / 1000) for n, info, count, left in workers],
-        )  # fmt: skip
+            name=keys.queue,
+            queued=queued,
+            scheduled=scheduled,
+            running=running,
+            failed=failed,
+            paused=bool(paused),
+            oldest=_seconds(oldest),
+            counters={name: int(value) for name, value in _pairs(counters).items()},
+            workers=[
+                WorkerStats(WorkerId(name.decode()), info.decode(), count, left_ms / 1000)
+                for name, info, count, left_ms in workers
+            ],
+        )
 
     async def list_ids(self, state: JobState, offset: int, limit: int) -> list[JobId]:
         """Give a page of ids of scheduled, queued, running or failed jobs."""
@@ -297,7 +320,9 @@ class Client:
 
     async def plain(self, command: str, *args: Arg) -> Any:
         """Send one idempotent command that is no transition. Errors: StoreUnavailable, StoreError."""
-        return await self.links.send(args[0] if args and isinstance(args[0], str) else self.keys.queued, (command, *args))
+        return await self.links.send(
+            args[0] if args and isinstance(args[0], str) else self.keys.queued, (command, *args)
+        )
 
 
 PARK_MARGIN_SECONDS: Final = 3.0

@@ -106,7 +106,9 @@ class Links:
                 problem: Exception = refusal
                 await self._react(refusal, key)
             except AuthenticationError as error:
-                raise StoreError(f"{self.route.label} refused the credentials ({error}); mend user and password.") from error
+                raise StoreError(
+                    f"{self.route.label} refused the credentials ({error}); mend user and password."
+                ) from error
             except RedisTimeoutError as error:  # it has had its time, and may still execute the call
                 raise self._unavailable(error) from error
             except (RedisError, OSError) as error:
@@ -128,7 +130,9 @@ class Links:
         elif code == "NOPERM":
             raise StoreError(f"{self.route.label} does not permit this user what aqueue needs: {refusal}.") from refusal
         elif code not in _BUSY:
-            raise StoreError(f"{self.route.label} refused a script of aqueue ({refusal}); please report this.") from refusal
+            raise StoreError(
+                f"{self.route.label} refused a script of aqueue ({refusal}); please report this."
+            ) from refusal
 
     def _unavailable(self, problem: Exception) -> StoreUnavailable:
         return unavailable(self.route.label, problem)
@@ -145,8 +149,10 @@ class Links:
     async def close(self) -> None:
         commands, self._commands = self._commands, {}
         mailboxes, self._mailboxes = self._mailboxes, {}
-        for owned in [*mailboxes.values(), *commands.values()]:
-            await owned.close()
+        for mailbox in mailboxes.values():
+            await mailbox.close()
+        for link in commands.values():
+            await link.close()
         await self.route.close()
 
 

@@ -22,7 +22,8 @@ def job_info(queue: QueueName, job_id: JobId, record: Mapping[str, bytes], envel
         return _read(queue, job_id, record, envelope)
     except (ValueError, KeyError, OverflowError) as error:
         raise StoreError(
-            f"The record of job {job_id} on queue {queue} is damaged ({error!r}); remove it with `aqueue delete {job_id}`."
+            f"The record of job {job_id} on queue {queue} is damaged ({error!r}); "
+            f"remove it with `aqueue delete {job_id}`."
         ) from error
 
 
@@ -56,6 +57,7 @@ def _call(record: Mapping[str, bytes], envelope: bytes | None) -> tuple[str, lis
         return record.get("task", b"?").decode(), None, None
     try:
         call = codec.decode_envelope(envelope)
-        return call.task, codec.decode_plain(call.args), {k: codec.decode_plain(raw) for k, raw in call.kwargs.items()}
+        kwargs = {name: codec.decode_plain(raw) for name, raw in call.kwargs.items()}
+        return call.task, codec.decode_plain(call.args), kwargs
     except (AqueueError, ValueError):
         return "?", None, None

@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from hiredis import pack_command
+import hiredis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from aqueue.store.scripts import Arg
+
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
 
-    from aqueue.store.scripts import Arg
+_pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
+"""hiredis declares a tuple of one element."""
 
 REPLY_SECONDS: Final = 5.0
 """A server that has not answered by then is taken for lost; scripts take about a millisecond."""
@@ -57,7 +60,7 @@ class Link:
         reply: asyncio.Future[Any] = self._loop.create_future()
         deadline = self._loop.time() + timeout
         self._waiting.append((reply, deadline))
-        self._outbox.append(pack_command(command))
+        self._outbox.append(_pack(command))
         self._outgoing.set()
         if self._late is None:
             self._late = self._loop.call_at(deadline, self._check_late)
@@ -138,17 +141,24 @@ class Subscription:
     async def subscribe(self, channel: str) -> None:
         """Return once the server has confirmed that messages on this channel will arrive."""
         confirmed = self._confirmed.setdefault(channel, asyncio.get_running_loop().create_future())
-        await self._connection.send_packed_command([pack_command(("SSUBSCRIBE", channel))], check_health=False)
+        await self._send("SSUBSCRIBE", channel)
         async with asyncio.timeout(REPLY_SECONDS):
             await asyncio.shield(confirmed)
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Hear no more of a channel."""
+        self._confirmed.pop(channel, None)
+        await self._send("SUNSUBSCRIBE", channel)
+
+    async def _send(self, *command: str) -> None:
+        await self._connection.send_packed_command([_pack(command)], check_health=False)
 
     async def _read(self) -> None:
         error: Exception = RedisConnectionError("the subscription was closed")
         try:
             while True:
-                kind, channel, data = (
-                    await self._connection.read_response(disable_decoding=True, push_request=True)
-                )[:3]
+                push: Any = await self._connection.read_response(disable_decoding=True, push_request=True)
+                kind, channel, data = push[:3]
                 if kind == b"smessage":
                     self._heard(channel.decode(), data.decode())
                 elif kind == b"ssubscribe" and (known := self._confirmed.get(channel.decode())) and not known.done():

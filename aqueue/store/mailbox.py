@@ -7,6 +7,7 @@ listens is told when it was away, since what was said in between is lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -55,6 +56,13 @@ class Mailbox:
                 await self._subscription.subscribe(channel)
             if self._keeper is None:
                 self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="aqueue mailbox")
+
+    async def forget(self, channel: str) -> None:
+        """Hand messages on `channel` to nobody any more."""
+        async with self._changing:
+            if self._listeners.pop(channel, None) is not None and self._subscription is not None:
+                with contextlib.suppress(RedisError, OSError):  # without a connection there is no subscription
+                    await self._subscription.unsubscribe(channel)
 
     def _heard(self, channel: str, message: str) -> None:
         listener = self._listeners.get(channel)

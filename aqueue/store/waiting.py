@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Iterable
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -74,8 +75,8 @@ class Waiting(Listener):
     def restored(self) -> None:
         self._ask(self._waiters)
 
-    def _ask(self, job_ids: object) -> None:
-        self._unasked.update(job_ids)  # type: ignore[call-overload]
+    def _ask(self, job_ids: Iterable[JobId]) -> None:
+        self._unasked.update(job_ids)
         self._work.set()
         if self._asker is None or self._asker.done():
             self._asker = asyncio.get_running_loop().create_task(self._keep_asking(), name="aqueue result waiter")

@@ -62,20 +62,26 @@ CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 10
 
 
 @app.command(epilog=EPILOG, context_settings=CONTEXT)
-def main(  # noqa: PLR0913  # a command line is its options
+def main(  # a command line is its options
     queues: Annotated[list[str] | None, typer.Argument(metavar="module:queue...", show_default=False)] = None,
-    concurrency: Annotated[int, _option("--concurrency -c", "jobs at once in each process [10]", min=1)] = DEFAULT_CONCURRENCY,
+    concurrency: Annotated[
+        int, _option("--concurrency -c", "jobs at once in each process [10]", min=1)
+    ] = DEFAULT_CONCURRENCY,
     processes: Annotated[int, _option("--processes -p", "worker processes [1]", min=1)] = 1,
     url: Annotated[str | None, _option("--url", "where Redis is [embedded server in ./.aqueue]")] = None,
     burst: Annotated[bool, _option("--burst", "exit when nothing is queued")] = False,
     grace: Annotated[str, _option("--grace", "let jobs run on after SIGTERM [25s]", metavar="TIME")] = "25s",
     max_jobs: Annotated[int | None, _option("--max-jobs", "renew a process after N jobs [never]", min=1)] = None,
     log_format: Annotated[LogFormat, _option("--log-format", "how to log [text]")] = LogFormat.text,
-    log_arguments: Annotated[bool, _option("--log-arguments/--no-log-arguments", "show arguments of jobs [yes]")] = True,
+    log_arguments: Annotated[
+        bool, _option("--log-arguments/--no-log-arguments", "show arguments of jobs [yes]")
+    ] = True,
     reload: Annotated[bool, _option("--reload", "restart when code changes")] = False,
     verbose: Annotated[int, _option("--verbose -v", "log more", count=True)] = 0,
     quiet: Annotated[int, _option("--quiet -q", "log warnings only; -qq errors only", count=True)] = 0,
-    check: Annotated[bool, typer.Option("--check", help="exit 0 if live workers serve the queues of these names")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="exit 0 if live workers serve the queues of these names")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", help="show the version")] = False,
 ) -> None:
     """Run the jobs of one or more queues until SIGTERM or SIGINT; a second signal cancels what still runs."""
@@ -87,17 +93,21 @@ def main(  # noqa: PLR0913  # a command line is its options
         if check:
             code = _run(_check(queues or [], url))
         elif not queues:
-            raise ConfigurationError("Name at least one queue, as in: python -m aqueue.worker tasks:queue (see --help).")
+            raise ConfigurationError(
+                "Name at least one queue, as in: python -m aqueue.worker tasks:queue (see --help)."
+            )
         elif CHILD not in os.environ and (processes > 1 or reload or (max_jobs and not burst)):
             code = _supervise(processes, once=burst, reload=reload)
         else:
-            worker = _worker(queues, url, concurrency=concurrency, grace=grace, max_jobs=max_jobs, show_arguments=log_arguments)
+            worker = _worker(
+                queues, url, concurrency=concurrency, grace=grace, max_jobs=max_jobs, show_arguments=log_arguments
+            )
             code = _run(_work(worker, burst=burst))
             if worker.threads_left:  # they cannot be ended, and their jobs have gone back to the queue
                 logging.shutdown()
                 os._exit(code)
     except AqueueError as error:
-        log.error("%s", error)
+        log.error("%s", error)  # noqa: TRY400  # its message says what to do; a traceback would hide it
         code = UNUSABLE
     raise typer.Exit(code)
 
@@ -149,7 +159,14 @@ async def _work(worker: Worker, *, burst: bool) -> int:
 async def _banner(worker: Worker) -> None:
     first = worker.queues[0]
     engine = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-    log.info("worker %s:%d - aqueue %s, python %s, %s", socket.gethostname(), os.getpid(), __version__, platform.python_version(), engine)
+    log.info(
+        "worker %s:%d - aqueue %s, python %s, %s",
+        socket.gethostname(),
+        os.getpid(),
+        __version__,
+        platform.python_version(),
+        engine,
+    )
     for where in dict.fromkeys(queue.address for queue in worker.queues):
         log.info("redis at %s", where)
     settings = first.settings

@@ -1,6 +1,6 @@
 """Runs one leased job and says how it ended. Knows tasks and no Redis; nothing a task does can get past it.
 
-    look up -> decode -> context, middleware, dependencies, timeout -> call -> translate
+look up -> decode -> context, middleware, dependencies, timeout -> call -> translate
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from functools import partial
 from typing import Any, Final
 
 from aqueue.context import Context, Injection, current_context, place
-from aqueue.errors import AqueueError, BadArguments, ConfigurationError, Discard, NotSerializable, RetryLater, UnknownTask
+from aqueue.errors import (
+    AqueueError,
+    BadArguments,
+    ConfigurationError,
+    Discard,
+    NotSerializable,
+    RetryLater,
+    UnknownTask,
+)
 from aqueue.job import JobError
 from aqueue.middleware import Middleware, around_run
 from aqueue.queue import Queue
@@ -77,7 +85,7 @@ class Executor:
         plan = _Plan(task, envelope, run, self._queue, self._state)
         token = current_context.set(plan.context)
         try:
-            return await self._attempt(plan, run)
+            return await self._attempt(plan)
         except GeneratorExit:
             raise
         except BaseException as error:  # noqa: BLE001  # the boundary of user code: nothing may pass it
@@ -85,7 +93,7 @@ class Executor:
         finally:
             current_context.reset(token)
 
-    async def _attempt(self, plan: _Plan, run: Run) -> Outcome:
+    async def _attempt(self, plan: _Plan) -> Outcome:
         args, kwargs = plan.task.arguments.decode(plan.envelope)
         call = partial(self._call, plan, args, kwargs)
         async with asyncio.timeout(plan.timeout or None) as limit:
@@ -95,7 +103,9 @@ class Executor:
                 if limit.expired():
                     raise
                 raise _Raised(error) from error
-        return Completed(codec.encode_result(result, self._queue.settings.max_bytes), plan.result_ttl_ms, plan.task.name)
+        return Completed(
+            codec.encode_result(result, self._queue.settings.max_bytes), plan.result_ttl_ms, plan.task.name
+        )
 
     async def _call(self, plan: _Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not plan.task.injected:
@@ -119,7 +129,7 @@ class Executor:
             return self._again(plan, JobError(type="TimeoutError", message=str(error)), None)
         match error:
             case asyncio.CancelledError() | Interrupted() if run.reason is not None:
-                return stopped(run.reason, plan.result_ttl_ms)
+                return _stopped(run.reason, plan.result_ttl_ms)
             case Discard():
                 return Failed(JobError(type="Discard", message=error.reason), plan.failure_ttl_ms)
             case RetryLater():
@@ -149,6 +159,10 @@ class Executor:
             return Released(UNKNOWN_TASK_DELAY_SECONDS, unknown_task=True)
         return Failed(_described(UnknownTask(name, self.near(name))), ttl_ms(settings.failure_ttl))
 
+    def never_started(self, run: Run) -> Outcome:
+        """Say what becomes of a job whose task was cancelled before its first step."""
+        return _stopped(run.reason or Reason.SHUTDOWN, ttl_ms(self._queue.settings.result_ttl))
+
     def known(self) -> list[str]:
         """Give the names of all registered tasks."""
         return sorted(self._queue.tasks)
@@ -166,7 +180,7 @@ class _Raised(Exception):
         self.original = original
 
 
-def stopped(reason: Reason, result_ttl_ms: int) -> Outcome:
+def _stopped(reason: Reason, result_ttl_ms: int) -> Outcome:
     """Say what becomes of a job whose run was told to stop."""
     return Cancelled(result_ttl_ms) if reason is Reason.CANCELLED else Released()
 
@@ -189,7 +203,11 @@ def _traceback(error: BaseException) -> str:
     """Format the traceback from the task's own frames on."""
     own = "aqueue"
     frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(f"{own}."):
+    while (
+        frames is not None
+        and frames.tb_next is not None
+        and frames.tb_frame.f_globals.get("__name__", "").startswith(f"{own}.")
+    ):
         frames = frames.tb_next
     try:
         return "".join(traceback.format_exception(type(error), error, frames))

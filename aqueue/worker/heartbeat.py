@@ -7,6 +7,7 @@ has an end: a loop that has not turned for the cap is taken for hung, and its jo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import sys
@@ -49,10 +50,8 @@ class Heartbeat:
         """End the thread; renewals stop with it."""
         self._stop.set()
         if self._loop is not None and self._wake is not None:
-            try:
+            with contextlib.suppress(RuntimeError):  # its loop is closed: it has ended already
                 self._loop.call_soon_threadsafe(self._wake.set)
-            except RuntimeError:  # its loop is closed: it has ended already
-                pass
         await asyncio.to_thread(self._thread.join)
 
     def _main(self) -> None:
@@ -110,7 +109,7 @@ class Heartbeat:
         task = asyncio.current_task(self._home)
         culprits = (run for lane in self._lanes for run in list(lane.running.values()) if run.task is task)
         run = next(culprits, None)
-        frame = sys._current_frames().get(self._home_thread)  # noqa: SLF001  # the documented way to see another thread
+        frame = sys._current_frames().get(self._home_thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the documented way to see another thread
         log.warning(
             "the event loop has been blocked for %.0f s%s; write the task as a plain def, or use asyncio.to_thread\n%s",
             blocked_for,

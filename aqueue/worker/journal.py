@@ -95,7 +95,9 @@ class Journal:
         if name in self._unknown:
             return
         self._unknown.add(name)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"registered here: {', '.join(sorted(known)) or 'none'}"
+        hint = (
+            f"did you mean {' or '.join(near)}?" if near else f"registered here: {', '.join(sorted(known)) or 'none'}"
+        )
         log.warning("no task %r on queue %s, its jobs are handed back for now; %s", name, queue, hint)
 
     def refused(self, queue: str, run: Run) -> None:
@@ -113,7 +115,13 @@ class Journal:
 
     def summary(self) -> str:
         """Say what this worker has done since it was started."""
-        words = {"completed": "ok", "retried": "retried", "failed": "failed", "cancelled": "cancelled", "released": "returned"}
+        words = {
+            "completed": "ok",
+            "retried": "retried",
+            "failed": "failed",
+            "cancelled": "cancelled",
+            "released": "returned",
+        }
         counts = ", ".join(f"{self.tally[event]} {word}" for event, word in words.items())
         return f"{counts}, up {duration(time.monotonic() - self._started)}"
 

@@ -42,9 +42,14 @@ class Lane:
     """A queue, the store to it, and what this worker does there."""
 
     def __init__(
-        self, name: str, client: Client, executor: Executor, worker: WorkerId, journal: Journal, wake: Callable[[], None]
+        self,
+        client: Client,
+        executor: Executor,
+        worker: WorkerId,
+        journal: Journal,
+        wake: Callable[[], None],
     ) -> None:
-        self.name = name
+        self.name = client.keys.queue
         self.client = client
         self.executor = executor
         self.worker = worker
@@ -113,7 +118,9 @@ class Lane:
             turn = await self.client.settle_and_claim(self.worker, self.answered + 1, batch, asked)
         except StoreError as error:
             self.outage.lost(error)
-            self._recovery = asyncio.get_running_loop().create_task(self._recover(), name=f"aqueue recovery {self.name}")
+            self._recovery = asyncio.get_running_loop().create_task(
+                self._recover(), name=f"aqueue recovery {self.name}"
+            )
             return None
         self.outage.back()
         self._sent = None
@@ -210,7 +217,9 @@ class Lane:
                 self.due_at = due_at
                 self._wake()
         if beat.returned:
-            log.warning("queue %s: %d jobs whose claim got lost on the way were handed back", self.name, len(beat.returned))
+            log.warning(
+                "queue %s: %d jobs whose claim got lost on the way were handed back", self.name, len(beat.returned)
+            )
 
     async def close(self) -> bool:
         """End what goes on in the background; say whether the server is known to have ended the parked fetch."""

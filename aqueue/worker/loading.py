@@ -24,7 +24,9 @@ def load_queues(specs: list[str]) -> list[Queue]:
 def _load(spec: str) -> Queue:
     module_name, _, attribute = spec.partition(":")
     if module_name.endswith(".py"):
-        raise ConfigurationError(f"{spec!r} names a file; write {module_name.removesuffix('.py').replace('/', '.')}:queue.")
+        raise ConfigurationError(
+            f"{spec!r} names a file; write {module_name.removesuffix('.py').replace('/', '.')}:queue."
+        )
     module = _import(module_name, spec)
     found = {name: value for name, value in vars(module).items() if isinstance(value, Queue)}
     if not attribute:

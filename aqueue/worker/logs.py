@@ -24,7 +24,11 @@ class TextFormatter(logging.Formatter):
         if not record.name.startswith("aqueue"):
             job_id = getattr(record, "job_id", "")
             mark = f"[{job_id[-SHORT_ID:]} {getattr(record, 'task', '')}] " if job_id else f"[{record.name}] "
-        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING and not hasattr(record, "event") else ""
+        level = (
+            f"{record.levelname.lower()}: "
+            if record.levelno >= logging.WARNING and not hasattr(record, "event")
+            else ""
+        )
         return f"{self.formatTime(record, self.datefmt)} {mark}{level}{record.getMessage()}"
 
 
@@ -52,6 +56,8 @@ def configure(log_format: str, verbosity: int) -> None:
     level = {-1: logging.WARNING, 0: logging.INFO}.get(max(verbosity, -1), logging.DEBUG)
     if verbosity < -1:
         level = logging.ERROR
-    logging.basicConfig(level=min(level, logging.WARNING) if level < logging.WARNING else level, handlers=[handler], force=True)
+    logging.basicConfig(
+        level=min(level, logging.WARNING) if level < logging.WARNING else level, handlers=[handler], force=True
+    )
     for noisy in ("push_response", "asyncio", "watchfiles"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

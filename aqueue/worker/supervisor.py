@@ -64,7 +64,7 @@ class Supervisor:
                 child.send_signal(signal.SIGTERM)
             code = await child.wait()
             if self._stopping.is_set() or (self._once and code == 0):
-                self._code = self._code or (code if code > 0 else 0)
+                self._code = self._code or (max(0, code))
                 return
             if code == UNUSABLE:
                 self._code = code
@@ -72,7 +72,12 @@ class Supervisor:
                 return
             quick = code != 0 and time.monotonic() - started < QUICK_SECONDS
             if code != 0:
-                log.error("worker process %d ended with %s, it is started again%s", child.pid, _why(code), f" in {pause:.0f} s" if quick else "")
+                log.error(
+                    "worker process %d ended with %s, it is started again%s",
+                    child.pid,
+                    _why(code),
+                    f" in {pause:.0f} s" if quick else "",
+                )
             if quick:
                 await _sleep_unless(self._stopping, pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS) if quick else 1.0

@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import anyio
 from redis.exceptions import RedisError
@@ -31,7 +31,7 @@ from aqueue.settings import Duration, seconds
 from aqueue.store.codec import WorkerInfo, encode_worker
 from aqueue.store.mailbox import Listener
 from aqueue.store.records import Beat, Lease, Outcome, Released
-from aqueue.worker.executor import Executor, stopped
+from aqueue.worker.executor import Executor
 from aqueue.worker.fetcher import Fetcher
 from aqueue.worker.heartbeat import Heartbeat
 from aqueue.worker.journal import Journal
@@ -117,7 +117,7 @@ class Worker:
         try:
             await self._wait_for_servers()
             async with AsyncExitStack() as stack:
-                self._lanes = [await self._open_lane(stack, queue, worker, threads) for queue in self.queues]
+                self._lanes = [await self._open_lane(stack, queue, worker, threads, fetcher) for queue in self.queues]
                 await self._work(fetcher, worker, burst=burst)
         finally:
             self.threads_left = threads.unfinished
@@ -140,19 +140,20 @@ class Worker:
                     break
                 except StoreUnavailable as error:
                     if not told:
-                        log.error("waiting for redis: %s", error)
+                        log.error("waiting for redis: %s", error)  # noqa: TRY400  # the message says it all
                         told = True
                     await _wait(self._stopping, pause)
                     pause = min(2 * pause, 5.0)
 
-    async def _open_lane(self, stack: AsyncExitStack, queue: Queue, worker: WorkerId, threads: Threads) -> Lane:
+    async def _open_lane(
+        self, stack: AsyncExitStack, queue: Queue, worker: WorkerId, threads: Threads, fetcher: Fetcher
+    ) -> Lane:
         state: Any = None
         for lifespan in (queue.lifespan, self._lifespan):
             if lifespan is not None:
                 state = await stack.enter_async_context(lifespan())
         executor = Executor(queue, self._middleware, state, threads)
-        assert self._fetcher is not None
-        return Lane(queue.name, queue.unchecked_store(), executor, worker, self.journal, self._fetcher.wake)
+        return Lane(queue.unchecked_store(), executor, worker, self.journal, fetcher.wake)
 
     async def _work(self, fetcher: Fetcher, worker: WorkerId, *, burst: bool) -> None:
         upkeep = {lane.name: Maintenance(lane, self.journal) for lane in self._lanes}
@@ -223,7 +224,7 @@ class Worker:
     def _never_started(self, lane: Lane, run: Run) -> None:
         """A task that is cancelled before its first step runs none of its code, and still has to be settled."""
         if not run.ended:
-            self._ended(lane, run, stopped(run.reason or Reason.SHUTDOWN, 0), 0.0)
+            self._ended(lane, run, lane.executor.never_started(run), 0.0)
 
     def _stop_runs(self, lane: Lane, job_ids: Sequence[JobId], reason: Reason) -> None:
         for job_id in job_ids:
@@ -241,11 +242,16 @@ class Worker:
             try:
                 mailbox = await lane.client.links.mailbox(channel)
                 await mailbox.listen(channel, _Ear(self, lane))
-                return
             except (RedisError, OSError, StoreError) as error:
                 log.debug("queue %s: not listening yet: %s", lane.name, error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 5.0)
+                continue
+            try:
+                await asyncio.get_running_loop().create_future()  # until the agents end
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await mailbox.forget(channel)
 
     def told(self, lane: Lane, message: str) -> None:
         """Take one message of the worker's channel."""
@@ -278,7 +284,9 @@ class Worker:
         if tasks:
             _, stuck = await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
             if stuck:
-                log.warning("%d jobs did not end when cancelled; they are left behind and go back to the queue", len(stuck))
+                log.warning(
+                    "%d jobs did not end when cancelled; they are left behind and go back to the queue", len(stuck)
+                )
         fetcher.abandoned = True
         fetcher.wake()
 
@@ -286,16 +294,18 @@ class Worker:
         """Store the last outcomes, then hand back what is still held and leave the fleet."""
         quiet = [await self._flush(lane) for lane in self._lanes]
         await heartbeat.stop()  # a renewal after the farewell would bring the worker back
-        for lane, farewell in zip(self._lanes, quiet, strict=True):
-            try:
-                async with asyncio.timeout(FLUSH_SECONDS):
-                    if farewell:
-                        await lane.client.retire(worker)
-            except (TimeoutError, StoreError) as error:
-                farewell = False
-                log.debug("queue %s: no farewell: %s", lane.name, error)
-            if not farewell:
+        for lane, may_leave in zip(self._lanes, quiet, strict=True):
+            if not (may_leave and await self._retire(lane, worker)):
                 log.error("queue %s: what this worker still held runs again when its lease ends", lane.name)
+
+    async def _retire(self, lane: Lane, worker: WorkerId) -> bool:
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await lane.client.retire(worker)
+        except (TimeoutError, StoreError) as error:
+            log.debug("queue %s: no farewell: %s", lane.name, error)
+            return False
+        return True
 
     async def _flush(self, lane: Lane) -> bool:
         """Store a lane's last outcomes; say whether the worker may leave, with nothing on its way any more."""
@@ -312,7 +322,7 @@ class Worker:
 
     # embedding
 
-    async def __aenter__(self) -> Worker:
+    async def __aenter__(self) -> Self:
         self._ready.clear()
         self._host = asyncio.get_running_loop().create_task(self.run(), name="aqueue worker")
         ready = asyncio.ensure_future(self._ready.wait())
