@@ -169,8 +169,8 @@ class Lane:
 
     async def _wait_parked(self) -> None:
         try:
+            link = await self._open_park_link()
             while self._parking:
-                link = await self._open_park_link()
                 if await self.client.park(link, self.worker, PARK_SECONDS):
                     break
             else:

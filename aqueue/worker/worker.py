@@ -156,7 +156,7 @@ class Worker:
         return Lane(queue.unchecked_store(), executor, worker, self.journal, fetcher.wake)
 
     async def _work(self, fetcher: Fetcher, worker: WorkerId, *, burst: bool) -> None:
-        upkeep = {lane.name: Maintenance(lane, self.journal) for lane in self._lanes}
+        upkeep: dict[str, Maintenance] = {lane.name: Maintenance(lane, self.journal) for lane in self._lanes}
         heartbeat = self._heartbeat(upkeep)
         heartbeat.start()
         try:
