@@ -1,0 +1,57 @@
+"""The application that the fault tests run in worker processes.
+
+Each run is written to a file outside of the system under test: one line when it starts, one when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from aqueue import Context, Queue, Settings
+
+RECORD = os.environ.get("FAULT_RECORD", os.devnull)
+LEASE = float(os.environ.get("FAULT_LEASE", "15"))
+
+queue = Queue("faults", settings=Settings(lease=LEASE))
+
+
+def record(what: str, context: Context) -> None:
+    assert context.job is not None
+    line = f"{what} {context.job.id} {os.getpid()} {time.time():.3f} {context.attempt} {context.crashes}\n"
+    handle = os.open(RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(handle, line.encode())  # one write of a short line is atomic with O_APPEND
+    finally:
+        os.close(handle)
+
+
+@queue.task
+async def brief(context: Context, seconds: float) -> str:
+    record("start", context)
+    await asyncio.sleep(seconds)
+    record("end", context)
+    return "done"
+
+
+@queue.task
+async def blocking(context: Context, seconds: float) -> str:
+    record("start", context)
+    time.sleep(seconds)
+    record("end", context)
+    return "done"
+
+
+@queue.task
+def threaded(context: Context, seconds: float) -> str:
+    record("start", context)
+    time.sleep(seconds)
+    record("end", context)
+    return "done"
+
+
+@queue.task
+async def poison(context: Context) -> None:
+    record("start", context)
+    os.kill(os.getpid(), 9)
