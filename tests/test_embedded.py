@@ -116,9 +116,10 @@ def test_the_first_call_starts_a_server_that_answers(directory: Path) -> None:
 
 def test_the_directory_is_private_and_never_committed(directory: Path) -> None:
     """It holds the arguments of jobs, and lies in the middle of a git checkout."""
-    ensure_running(directory)
+    path = ensure_running(directory)
 
     assert directory.stat().st_mode & 0o777 == 0o700
+    assert path.stat().st_mode & 0o777 == 0o700
     assert (directory / ".gitignore").read_text() == "*\n"
 
 
@@ -149,7 +150,7 @@ def test_two_names_of_a_directory_share_one_server(directory: Path) -> None:
     alias = directory.parent / "alias"
     alias.symlink_to(directory)
 
-    assert server_pid(ensure_running(directory)) == server_pid(ensure_running(alias))
+    assert ensure_running(directory) == ensure_running(alias)
 
 
 def test_processes_started_at_the_same_instant_share_one_server(directory: Path) -> None:
@@ -406,17 +407,21 @@ def test_a_server_that_cannot_start_shows_its_log(directory: Path) -> None:
     assert "Invalid AOF manifest file format" in str(caught.value)
 
 
+@pytest.mark.parametrize("watched", [True, False])
 def test_a_server_that_hangs_is_an_error_and_not_a_second_server(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch, *, watched: bool
 ) -> None:
     """Two servers on one AOF would ruin it."""
     path = ensure_running(directory)
     pid = server_pid(path)
+    if not watched:
+        os.kill(parent_of(pid), signal.SIGKILL)
     os.kill(pid, signal.SIGSTOP)
     try:
-        monkeypatch.setattr(embedded, "_START_SECONDS", 0.5)
-        with pytest.raises(StoreUnavailable, match="hangs"):
-            ensure_running(directory)
+        with monkeypatch.context() as patch:
+            patch.setattr(embedded, "_START_SECONDS", 2.0)
+            with pytest.raises(StoreUnavailable, match="hangs"):
+                ensure_running(directory)
     finally:
         os.kill(pid, signal.SIGCONT)
 

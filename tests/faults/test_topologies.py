@@ -1,0 +1,146 @@
+"""The same jobs on Sentinel and on a Cluster, made of real servers on loopback."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from aqueue import Queue, Settings, Worker
+from fleet import wait_until
+from servers import binaries
+
+BINARY = next(iter(binaries().values()))
+
+
+def free_port() -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port < 55_000:  # a cluster bus listens 10,000 higher
+            return port
+
+
+@contextmanager
+def node(directory: Path, port: int, *options: str) -> Iterator[redis.Redis]:
+    """Run one server on a port of loopback."""
+    directory.mkdir()
+    process = subprocess.Popen(
+        [BINARY, *options, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", ""],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        with redis.Redis(port=port, decode_responses=True) as client:
+
+            def answers() -> bool:
+                try:
+                    return bool(client.ping())
+                except redis.RedisError:
+                    return False
+
+            wait_until(answers, 10, f"the server at {port} answers")
+            yield client
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """Three primaries, each with a third of the slots."""
+    with ExitStack() as stack:
+        ports = [free_port() for _ in range(3)]
+        clients = [
+            stack.enter_context(node(tmp_path / str(port), port, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"))
+            for port in ports
+        ]
+        bounds = [0, 5461, 10923, 16384]
+        for client, first, end in zip(clients, bounds, bounds[1:], strict=False):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+        for port in ports[1:]:
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port)
+        for client in clients:
+            wait_until(lambda c=client: "cluster_state:ok" in str(c.execute_command("CLUSTER", "INFO")), 20, "the cluster is ok")
+            wait_until(lambda c=client: str(c.execute_command("CLUSTER", "NODES")).count("connected") == 3, 20, "all nodes met")
+        yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path) -> Iterator[tuple[str, int, int]]:
+    """A primary, a replica and one sentinel that decides alone; gives the URL and both ports."""
+    with ExitStack() as stack:
+        primary, replica, watcher = free_port(), free_port(), free_port()
+        stack.enter_context(node(tmp_path / "primary", primary))
+        follower = stack.enter_context(node(tmp_path / "replica", replica, "--replicaof", f"127.0.0.1 {primary}"))
+        wait_until(lambda: dict(follower.info("replication"))["master_link_status"] == "up", 20, "the replica has synced")
+        configuration = tmp_path / "sentinel.conf"
+        configuration.write_text(
+            f"port {watcher}\nsentinel monitor main 127.0.0.1 {primary} 1\n"
+            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
+        )
+        process = subprocess.Popen([BINARY, str(configuration), "--sentinel"], stdout=subprocess.DEVNULL)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        with redis.Redis(port=watcher, decode_responses=True) as client:
+
+            def knows() -> bool:
+                try:
+                    return int(client.execute_command("SENTINEL", "MASTER", "main")["num-slaves"]) == 1
+                except redis.RedisError:
+                    return False
+
+            wait_until(knows, 20, "the sentinel knows the replica")
+        yield f"redis+sentinel://127.0.0.1:{watcher}/main", primary, replica
+
+
+async def test_queues_on_different_nodes_of_a_cluster_share_one_worker(cluster: str) -> None:
+    """Each queue lies in one slot, and nothing a job needs lies elsewhere."""
+    queues = [Queue(name, url=cluster, settings=Settings(lease=2)) for name in ("alpha", "beta", "gamma", "delta")]
+
+    async def double(n: int) -> int:
+        return 2 * n
+
+    tasks = [queue.task(double) for queue in queues]
+    async with Worker(*queues, concurrency=10):
+        jobs = [await task.enqueue(n) for n in range(20) for task in tasks]
+        delayed = [await task.options(delay=0.2).enqueue(100) for task in tasks]
+        assert [await job.result(timeout=10) for job in jobs] == [2 * n for n in range(20) for _ in tasks]
+        assert [await job.result(timeout=10) for job in delayed] == [200] * 4
+        assert {(await queue.stats()).counters["completed"] for queue in queues} == {21}
+    for queue in queues:
+        await queue.close()
+
+
+async def test_a_failover_is_followed_to_the_new_primary(sentinel: tuple[str, int, int]) -> None:
+    """The worker and the producer ask the sentinel again when their primary is gone."""
+    url, primary, replica = sentinel
+    async with Queue("q", url=url, settings=Settings(lease=2)) as queue:
+
+        @queue.task
+        async def double(n: int) -> int:
+            return 2 * n
+
+        async with Worker(queue):
+            assert await (await double.enqueue(1)).result(timeout=10) == 2
+            with redis.Redis(port=primary) as client:
+                client.execute_command("CLIENT", "NO-EVICT", "on")
+                try:
+                    client.shutdown(nosave=True, now=True)
+                except redis.ConnectionError:
+                    pass
+            with redis.Redis(port=replica, decode_responses=True) as client:
+                wait_until(lambda: dict(client.info("replication"))["role"] == "master", 30, "the replica is promoted")
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    job = await double.enqueue(21)
+                    break
+                except Exception:
+                    assert time.monotonic() < deadline
+            assert await job.result(timeout=20) == 42
