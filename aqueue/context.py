@@ -97,8 +97,9 @@ class Injection:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+    ) -> None:
+        """Close what was opened. A provider may see the job's exception, and not swallow it."""
+        await self._stack.__aexit__(kind, error, trace)
 
     async def fill(self, injected: Mapping[str, Depends | None]) -> dict[str, Any]:
         """Provide a value for every injected parameter."""

@@ -34,7 +34,7 @@ from aqueue.settings import Duration, Settings
 from aqueue.store import address, codec
 from aqueue.store.client import BATCH, Client, ttl_ms
 from aqueue.store.connection import Server
-from aqueue.store.inspection import job_info
+from aqueue.store.inspection import damaged, job_info
 from aqueue.store.keys import checked_name, unique_digest
 from aqueue.store.preflight import check_server
 from aqueue.store.records import NewJob, QueueStats
@@ -240,7 +240,7 @@ class Queue:
 
     def handle(self, job_id: str, decode: Callable[[bytes], R]) -> Job[R]:
         """Give the handle of a job whose result `decode` reads."""
-        return Job(self, JobId(checked_name(job_id, "job id")), decode=decode)
+        return Job(self, _job_id(job_id), decode=decode)
 
     async def job_status(self, job_id: JobId) -> JobState:
         """Ask for a job's state. Errors: JobNotFound."""
@@ -259,6 +259,8 @@ class Queue:
                 ended = await self._waiting_here().wait(job_id)
         except TimeoutError:
             raise ResultTimeout(job_id, timeout or 0) from None
+        if ended.damaged:
+            raise damaged(self.name, job_id)
         match ended.state:
             case JobState.COMPLETED if ended.result is not None:
                 return ended.result
@@ -280,7 +282,7 @@ class Queue:
 
     async def cancel(self, job_id: JobId) -> Cancellation:
         """Cancel a job and say what that did. Errors: JobNotFound."""
-        done = await (await self.store()).cancel(job_id)
+        done = await (await self.store()).cancel(_job_id(job_id))
         if done is None:
             raise JobNotFound(job_id)
         return done
@@ -290,7 +292,7 @@ class Queue:
 
         Errors: JobNotFound; ConfigurationError if it has not ended, or has completed.
         """
-        match await (await self.store()).rerun(JobId(job_id)):
+        match await (await self.store()).rerun(_job_id(job_id)):
             case "missing":
                 raise JobNotFound(job_id)
             case "unfinished":
@@ -302,7 +304,7 @@ class Queue:
 
     async def delete(self, job_id: str) -> None:
         """Remove a job that is not running. Errors: JobNotFound; ConfigurationError while it runs."""
-        match await (await self.store()).delete(JobId(job_id)):
+        match await (await self.store()).delete(_job_id(job_id)):
             case "missing":
                 raise JobNotFound(job_id)
             case "running":
@@ -429,6 +431,10 @@ async def enqueue(task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job
     if not isinstance(task, Task):
         raise ConfigurationError(f"enqueue takes a task, not {task!r}; decorate the function with @queue.task.")
     return await task.enqueue(*args, **kwargs)
+
+
+def _job_id(job_id: str) -> JobId:
+    return JobId(checked_name(job_id, "job id"))
 
 
 def _same_function(one: Callable[..., Any], other: Callable[..., Any]) -> bool:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis.asyncio as redis_asyncio
 from redis.asyncio.cluster import ClusterNode
@@ -180,6 +181,11 @@ async def _greet(connection: AbstractConnection) -> AbstractConnection:
     return connection
 
 
+# Up to the last "@", since a password that was not percent-encoded may contain anything.
+_USER_INFO: Final = re.compile(r"(?<=://)([^:@/]*):?.*@", re.DOTALL)
+_PASSWORD_OPTION: Final = re.compile(r"([?&][^=&]*pass[^=&]*=)[^&]*", re.IGNORECASE)
+
+
 def resolve(url: str | None) -> str:
     """Choose the address: the one given, else that of the environment, else the embedded server."""
     return url or os.environ.get(ENVIRONMENT) or f"embedded://{embedded.default_directory()}"
@@ -187,20 +193,13 @@ def resolve(url: str | None) -> str:
 
 def masked(url: str) -> str:
     """Return `url` without its password, fit to be shown."""
-    parts = urlsplit(url)
-    netloc = parts.netloc
-    if "@" not in netloc and "pass" not in parts.query.lower():
-        return url
-    if "@" in netloc:
-        user, _, host = netloc.rpartition("@")
-        netloc = f"{user.partition(':')[0]}:***@{host}"
-    query = "&".join(f"{k}=***" if "pass" in k.lower() else f"{k}={v}" for k, v in parse_qsl(parts.query))
-    return urlunsplit(parts._replace(netloc=netloc, query=query))
+    shown = _USER_INFO.sub(r"\1:***@", url)
+    return _PASSWORD_OPTION.sub(r"\1***", shown)
 
 
 def checked_url(url: str) -> str:
     """Return `url` if its scheme is known, else raise ConfigurationError."""
-    scheme = urlsplit(url).scheme if isinstance(url, str) else None
+    scheme = url.partition("://")[0] if isinstance(url, str) else None
     if scheme not in SCHEMES.split(", "):
         raise ConfigurationError(
             f"{masked(str(url))!r} is not an address of Redis; use one of {SCHEMES}, as in redis://host:6379/0."
@@ -211,8 +210,8 @@ def checked_url(url: str) -> str:
 def route_of_url(url: str) -> Route:
     """Make the route of a checked URL, for the running event loop."""
     label = masked(url)
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         match parts.scheme:
             case "embedded":
                 path = unquote(parts.netloc + parts.path)
@@ -232,7 +231,8 @@ def route_of_url(url: str) -> Route:
     except (ValueError, TypeError) as error:
         if isinstance(error, ConfigurationError):
             raise
-        raise ConfigurationError(f"{label} cannot be read as an address ({error}); use one of {SCHEMES}.") from error
+        why = "percent-encode what is special in user and password" if "@" in url else str(error)
+        raise ConfigurationError(f"{label} cannot be read as an address ({why}); use one of {SCHEMES}.") from None
 
 
 def _hosts(netloc: str, default_port: int) -> list[tuple[str, int]]:

@@ -118,10 +118,7 @@ class Client:
         """Read how jobs ended, and ask that the end of the others be told on `channel`. Source: lua/await.lua."""
         each = [self.keys.job(job_id) for job_id in job_ids]
         reply = await self._run("await", [], [channel], each, job_ids)
-        return [
-            Ended(None if state == b"missing" else JobState(state.decode()), result, error)
-            for state, result, error in reply
-        ]
+        return [_ended(*answer) for answer in reply]
 
     async def rerun(self, job_id: JobId) -> Rerun:
         """Queue an ended job again, with fresh counters."""
@@ -327,6 +324,13 @@ class Client:
 
 PARK_MARGIN_SECONDS: Final = 3.0
 """A server that lets a parked fetch wait longer than asked, and this, is taken for lost."""
+
+
+def _ended(state: bytes, result: bytes | None, error: bytes | None) -> Ended:
+    try:
+        return Ended(JobState(state.decode()), result, error)
+    except ValueError:
+        return Ended(None, None, None, damaged=state != b"missing")
 
 
 def _ids(reply: list[bytes]) -> list[JobId]:

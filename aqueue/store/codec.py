@@ -21,7 +21,8 @@ from aqueue.retry import Retry
 
 WIRE_VERSION: Final = 1
 TRACEBACK_LIMIT: Final = 16_384
-"""Bytes of a traceback that are kept; the end says most."""
+"""Characters of a traceback that are kept; the end says most."""
+MESSAGE_LIMIT: Final = 4_096
 
 
 class Headers(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=False):
@@ -224,7 +225,18 @@ _raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def encode_error(error: JobError) -> bytes:
-    return _encoder.encode(_WireError(error.type, error.message, error.traceback[-TRACEBACK_LIMIT:]))
+    return _encoder.encode(
+        _WireError(
+            _writable(error.type[:MESSAGE_LIMIT]),
+            _writable(error.message[:MESSAGE_LIMIT]),
+            _writable(error.traceback[-TRACEBACK_LIMIT:]),
+        )
+    )
+
+
+def _writable(text: str) -> str:
+    """Escape what UTF-8 cannot hold, such as the undecodable bytes of a file name."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def decode_error(data: bytes | None) -> JobError:

@@ -21,10 +21,13 @@ def job_info(queue: QueueName, job_id: JobId, record: Mapping[str, bytes], envel
     try:
         return _read(queue, job_id, record, envelope)
     except (ValueError, KeyError, OverflowError) as error:
-        raise StoreError(
-            f"The record of job {job_id} on queue {queue} is damaged ({error!r}); "
-            f"remove it with `aqueue delete {job_id}`."
-        ) from error
+        raise damaged(queue, job_id) from error
+
+
+def damaged(queue: QueueName, job_id: JobId) -> StoreError:
+    return StoreError(
+        f"The record of job {job_id} on queue {queue} is damaged; remove it with `aqueue delete {job_id}`."
+    )
 
 
 def _read(queue: QueueName, job_id: JobId, record: Mapping[str, bytes], envelope: bytes | None) -> JobInfo:

@@ -57,10 +57,11 @@ class Link:
         """
         if self._broken is not None:
             raise RedisConnectionError("the connection is closed") from self._broken
+        packed = _pack(command)  # first: what cannot be packed must not wait for a reply
         reply: asyncio.Future[Any] = self._loop.create_future()
         deadline = self._loop.time() + timeout
         self._waiting.append((reply, deadline))
-        self._outbox.append(_pack(command))
+        self._outbox.append(packed)
         self._outgoing.set()
         if self._late is None:
             self._late = self._loop.call_at(deadline, self._check_late)

@@ -145,6 +145,8 @@ class Ended:
     state: JobState | None
     result: bytes | None
     error: bytes | None
+    damaged: bool = False
+    """A record exists and cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class Executor:
         self._threads = threads
 
     async def run(self, run: Run) -> Outcome:
-        """Run one job to its end, whatever that is. Never raises, but for the end of the interpreter."""
+        """Run one job to its end, whatever that is. Never raises."""
         try:
             envelope = codec.decode_envelope(run.lease.envelope)
         except BadArguments as error:
@@ -86,8 +86,6 @@ class Executor:
         token = current_context.set(plan.context)
         try:
             return await self._attempt(plan)
-        except GeneratorExit:
-            raise
         except BaseException as error:  # noqa: BLE001  # the boundary of user code: nothing may pass it
             return self._translate(plan, run, error)
         finally:

@@ -31,6 +31,7 @@ PAUSED_LOOK_SECONDS: Final = 2.0
 """A resume is told at once; this is the net beneath it."""
 PARK_FAILED_SECONDS: Final = 0.5
 """Without a parked fetch the queue is looked at this often."""
+UNPARK_PAUSE_SECONDS: Final = 0.005
 UNPARK_SECONDS: Final = 1.0
 """A parked fetch that was told to end has ended by then, or its connection is in trouble."""
 SETTLES_PER_TURN: Final = 500
@@ -200,12 +201,14 @@ class Lane:
         if not self.parked:
             return
         self._parking = False
-        if self._park_id is not None:
-            try:
-                await self.client.plain("CLIENT", "UNBLOCK", self._park_id)
-            except StoreError as error:
-                log.debug("queue %s: the parked fetch ends by its own time-out: %s", self.name, error)
         self.has_more = True
+        try:
+            while self.parked and self._park_id is not None:
+                if await self.client.plain("CLIENT", "UNBLOCK", self._park_id):
+                    break
+                await asyncio.sleep(UNPARK_PAUSE_SECONDS)  # its BLMOVE is still on the way, or its reply is
+        except StoreError as error:
+            log.debug("queue %s: the parked fetch ends by its own time-out: %s", self.name, error)
 
     # control
 

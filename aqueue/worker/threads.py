@@ -10,7 +10,7 @@ import asyncio
 import ctypes
 import threading
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import anyio.to_thread
 
@@ -29,11 +29,14 @@ class _Body:
         self._lock = threading.Lock()
         self._thread: int | None = None
 
-    def __call__(self) -> Any:
+    def __call__(self) -> tuple[Any, BaseException | None]:
+        """Return value or exception: a SystemExit must reach the job's run, not the loop between the two."""
         with self._lock:
             self._thread = threading.get_ident()
         try:
-            return self._function()
+            return self._function(), None
+        except BaseException as error:  # noqa: BLE001  # the boundary of user code; raised again in Threads.run
+            return None, error
         finally:
             with self._lock:
                 self._thread = None
@@ -57,7 +60,7 @@ class Threads:
         work = asyncio.ensure_future(anyio.to_thread.run_sync(body, limiter=self._limiter))
         self.unfinished += 1
         try:
-            return await asyncio.shield(work)
+            value, error = await asyncio.shield(work)
         except asyncio.CancelledError:
             while not work.done():
                 body.interrupt()
@@ -69,3 +72,6 @@ class Threads:
             raise
         finally:
             self.unfinished -= 1
+        if error is not None:
+            raise error
+        return cast("T", value)

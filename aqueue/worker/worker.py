@@ -326,8 +326,14 @@ class Worker:
         self._ready.clear()
         self._host = asyncio.get_running_loop().create_task(self.run(), name="aqueue worker")
         ready = asyncio.ensure_future(self._ready.wait())
-        await asyncio.wait([self._host, ready], return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
+        try:
+            await asyncio.wait([self._host, ready], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._host.cancel()
+            await asyncio.wait([self._host])
+            raise
+        finally:
+            ready.cancel()
         if self._host.done():
             await self._host
         return self

@@ -57,7 +57,9 @@ def cluster(tmp_path: Path) -> Iterator[str]:
     with ExitStack() as stack:
         ports = [free_port() for _ in range(3)]
         clients = [
-            stack.enter_context(node(tmp_path / str(port), port, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"))
+            stack.enter_context(
+                node(tmp_path / str(port), port, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+            )
             for port in ports
         ]
         bounds = [0, 5461, 10923, 16384]
@@ -66,8 +68,14 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         for port in ports[1:]:
             clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port)
         for client in clients:
-            wait_until(lambda c=client: "cluster_state:ok" in str(c.execute_command("CLUSTER", "INFO")), 20, "the cluster is ok")
-            wait_until(lambda c=client: str(c.execute_command("CLUSTER", "NODES")).count("connected") == 3, 20, "all nodes met")
+            wait_until(
+                lambda c=client: "cluster_state:ok" in str(c.execute_command("CLUSTER", "INFO")),
+                20,
+                "the cluster is ok",
+            )
+            wait_until(
+                lambda c=client: str(c.execute_command("CLUSTER", "NODES")).count("connected") == 3, 20, "all nodes met"
+            )
         yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
 
 
@@ -78,7 +86,9 @@ def sentinel(tmp_path: Path) -> Iterator[tuple[str, int, int]]:
         primary, replica, watcher = free_port(), free_port(), free_port()
         stack.enter_context(node(tmp_path / "primary", primary))
         follower = stack.enter_context(node(tmp_path / "replica", replica, "--replicaof", f"127.0.0.1 {primary}"))
-        wait_until(lambda: dict(follower.info("replication"))["master_link_status"] == "up", 20, "the replica has synced")
+        wait_until(
+            lambda: dict(follower.info("replication"))["master_link_status"] == "up", 20, "the replica has synced"
+        )
         configuration = tmp_path / "sentinel.conf"
         configuration.write_text(
             f"port {watcher}\nsentinel monitor main 127.0.0.1 {primary} 1\n"
@@ -91,7 +101,7 @@ def sentinel(tmp_path: Path) -> Iterator[tuple[str, int, int]]:
 
             def knows() -> bool:
                 try:
-                    return int(client.execute_command("SENTINEL", "MASTER", "main")["num-slaves"]) == 1
+                    return len(client.sentinel_slaves("main")) == 1
                 except redis.RedisError:
                     return False
 

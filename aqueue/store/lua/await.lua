@@ -6,12 +6,12 @@
 -- EACH record     hash  the job
 -- ARGV channel    str   of the caller
 -- ITEM id         str
--- RETURNS list of state, result, error; the state is missing where no record exists
+-- RETURNS list of state, result, error; the state is missing where no record exists, damaged where none can be read
 
 local answers = {}
 for _, record in items() do
-  local seen = redis.call('HMGET', record, 'state', 'result', 'error', 'waiters')
-  local state, waiters = seen[1] or 'missing', seen[4] or ''
+  local seen = redis.pcall('HMGET', record, 'state', 'result', 'error', 'waiters')
+  local state, waiters = seen.err and 'damaged' or seen[1] or 'missing', seen[4] or ''
   if state == 'scheduled' or state == 'queued' or state == 'running' then
     if not string.find(waiters, channel, 1, true) then
       redis.call('HSET', record, 'waiters', waiters .. ' ' .. channel)

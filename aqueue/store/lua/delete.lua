@@ -11,10 +11,10 @@
 --- @include clock
 --- @include finish
 
-local state = redis.call('HGET', record, 'state')
-if not state then
+if redis.call('EXISTS', record) == 0 then
   return 'missing'
 end
+local state = redis.pcall('HGET', record, 'state') -- a damaged record can be deleted too
 if state == 'running' then
   return 'running'
 end

@@ -39,6 +39,10 @@ local function optional(fields, name, value)
   end
 end
 
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('ZCARD', scheduled)
+
 for id, envelope, delay_ms, at_ms, ttl_ms, digest, result_ttl_ms, failure_ttl_ms, record, payload, unique in items() do
   local known = redis.call('EXISTS', record) == 1
   local other = not known and digest ~= '' and holder(unique)

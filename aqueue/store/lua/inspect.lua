@@ -8,6 +8,8 @@
 
 local answers = {}
 for _, record, payload in items() do
-  answers[#answers + 1] = { redis.call('HGETALL', record), redis.call('GET', payload) }
+  local seen, envelope = redis.pcall('HGETALL', record), redis.pcall('GET', payload)
+  local readable = type(envelope) == 'string' and envelope
+  answers[#answers + 1] = { seen.err and { 'state', 'damaged' } or seen, readable }
 end
 return answers

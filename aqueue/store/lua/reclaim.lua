@@ -60,7 +60,10 @@ local function take_back(name, budget)
   empty_inbox(queued, prefix .. 'inbox:' .. name)
   for _, id in ipairs(redis.call('HRANDFIELD', held, budget) or {}) do
     redis.call('HDEL', held, id)
-    local fate = crashed(id, name)
+    local intact, fate = pcall(crashed, id, name)
+    if not intact then
+      redis.call('HINCRBY', stats, 'damaged', 1)
+    end
     local list = fate == 'failed' and buried or fate == 'requeued' and requeued
     if list then
       list[#list + 1] = id

@@ -53,10 +53,10 @@ local function answer_again()
     if entries[i + 1] == token then
       local id = entries[i]
       local seen = redis.call('HMGET', prefix .. 'job:' .. id, 'attempt', 'crashes', 'enqueued_ms', 'unknown_ms')
-      local unknown_for = seen[4] and at.now - tonumber(seen[4]) or -1
+      local unknown_for = seen[4] and at.now - number(seen[4]) or -1
       local envelope = redis.call('GET', prefix .. 'payload:' .. id) or ''
       leases[#leases + 1] =
-        { id, token, tonumber(seen[1] or 0), tonumber(seen[2] or 0), 0, tonumber(seen[3] or at.now), unknown_for, envelope }
+        { id, token, number(seen[1]), number(seen[2]), 0, number(seen[3]), unknown_for, envelope }
     end
   end
   local refused = {}
@@ -83,9 +83,10 @@ local refused, settled, counts = {}, {}, {}
 for id, lease, outcome, body, delay_ms, ttl_ms, task, record, payload in items() do
   if redis.call('HGET', held, id) == lease then
     local job = { prefix = prefix, id = id, record = record, payload = payload }
-    outcomes[outcome](at, job, { body = body, delay_ms = delay_ms, ttl_ms = ttl_ms, task = task })
+    local run = { body = body, delay_ms = delay_ms, ttl_ms = ttl_ms, task = task }
+    local count = pcall(outcomes[outcome], at, job, run) and outcome or 'damaged'
     settled[#settled + 1] = id
-    counts[outcome] = (counts[outcome] or 0) + 1
+    counts[count] = (counts[count] or 0) + 1
     if id == at.suspect then
       redis.call('HDEL', worker, 'suspect')
       at.suspect = false

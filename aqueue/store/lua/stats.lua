@@ -26,9 +26,9 @@ local age = -1
 if oldest == 'wake' then
   waiting = waiting - 1
 elseif oldest then
-  local seen = redis.call('HMGET', prefix .. 'job:' .. oldest, 'due_ms', 'enqueued_ms')
-  local since = seen[1] or seen[2]
-  age = since and math.max(0, now - tonumber(since)) or -1
+  local seen = redis.pcall('HMGET', prefix .. 'job:' .. oldest, 'due_ms', 'enqueued_ms')
+  local since = not seen.err and (seen[1] or seen[2])
+  age = since and math.max(0, now - number(since)) or -1
 end
 return {
   { waiting + redis.call('LLEN', suspects), redis.call('ZCARD', scheduled), running, redis.call('ZCARD', failed) },

@@ -12,12 +12,12 @@ local function lease_of(at, id, record, token)
   if seen[1] ~= 'queued' then
     return nil
   end
-  if seen[6] and tonumber(seen[6]) <= at.now then
+  if seen[6] and number(seen[6]) <= at.now then
     finish(locate(at.prefix, id), 'expired', at.now, at.result_ttl_ms, {})
     redis.call('HINCRBY', at.stats, 'expired', 1)
     return nil
   end
-  if tonumber(seen[3] or 0) >= at.crash_limit - 1 then
+  if number(seen[3]) >= at.crash_limit - 1 then
     if at.suspect then
       redis.call('LPUSH', at.suspects, id)
       return nil
@@ -26,9 +26,9 @@ local function lease_of(at, id, record, token)
     redis.call('HSET', at.worker, 'suspect', id)
   end
   redis.call('HSET', record, 'state', 'running', 'token', token, 'started_ms', at.now)
-  local unknown_for = seen[7] and at.now - tonumber(seen[7]) or -1
-  local waited = math.max(0, at.now - tonumber(seen[5] or seen[4] or at.now))
-  return { id, token, tonumber(seen[2] or 0), tonumber(seen[3] or 0), waited, tonumber(seen[4] or at.now), unknown_for }
+  local unknown_for = seen[7] and at.now - number(seen[7]) or -1
+  local waited = math.max(0, at.now - number(seen[5] or seen[4]))
+  return { id, token, number(seen[2]), number(seen[3]), waited, number(seen[4]), unknown_for }
 end
 
 -- The inbox first, since nobody else can reach it; a suspect only where none runs; then the queue.
@@ -59,8 +59,10 @@ local function claim(at, token, free)
     end
     examined = examined + #ids
     for _, id in ipairs(ids) do
-      local lease = lease_of(at, id, at.prefix .. 'job:' .. id, token)
-      if lease then
+      local intact, lease = pcall(lease_of, at, id, at.prefix .. 'job:' .. id, token)
+      if not intact then -- one damaged record must not cost the jobs that were popped with it
+        redis.call('HINCRBY', at.stats, 'damaged', 1)
+      elseif lease then
         leases[#leases + 1] = lease
         held[#held + 1] = id
         held[#held + 1] = token

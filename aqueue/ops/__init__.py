@@ -1,0 +1,1 @@
+"""What people use to look after their queues: the `aqueue` command line."""

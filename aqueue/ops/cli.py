@@ -1,0 +1,229 @@
+"""`aqueue`: look at queues and jobs, and act on them, wherever Redis is.
+
+Exit codes: 0 done; 1 not done, or not there; 2 could not even ask, for want of Redis or of sense in the command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+
+from aqueue import __version__
+from aqueue.errors import AqueueError
+from aqueue.ops import render
+from aqueue.ops.reports import JobsDone
+from aqueue.ops.site import NotFound, Site, open_site
+
+T = TypeVar("T")
+
+NOT_DONE: Final = 1
+UNUSABLE: Final = 2
+
+DONE: Final = frozenset({"queued", "cancelled", "requested", "deleted"})
+"""The store's words for a request about a job that was granted."""
+
+EPILOG: Final = """\
+\b
+examples:
+  aqueue stats                        all queues and who works on them
+  aqueue jobs default --state failed  what went wrong lately
+  aqueue job 06g3k1v0c2q8m            one job, with its traceback
+  aqueue retry --failed default       run all failed jobs again
+
+\b
+Redis is where --url or AQUEUE_URL says, else the embedded server of ./.aqueue.
+"""
+
+CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    epilog=EPILOG,
+    context_settings=CONTEXT,
+)
+
+Url = Annotated[
+    str | None, typer.Option("--url", metavar="URL", show_default=False, help="where Redis is [AQUEUE_URL or embedded]")
+]
+Json = Annotated[bool, typer.Option("--json", show_default=False, help="print one JSON document")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[QUEUE]...", show_default=False, help="[all]")]
+SomeNames = Annotated[list[str], typer.Argument(metavar="QUEUE...", show_default=False)]
+SomeIds = Annotated[list[str], typer.Argument(metavar="ID...", show_default=False)]
+
+
+def _examples(*lines: str) -> dict[str, Any]:
+    """Give the epilog and the settings of one command."""
+    return {"epilog": "\n".join(("\b", "examples:", *(f"  {line}" for line in lines))), "context_settings": CONTEXT}
+
+
+def _version(value: bool) -> None:  # noqa: FBT001  # typer calls it
+    if value:
+        typer.echo(f"aqueue {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[  # noqa: ARG001  # acts before any command does
+        bool, typer.Option("--version", callback=_version, is_eager=True, show_default=False, help="show the version")
+    ] = False,
+) -> None:
+    """Look at queues and jobs, and act on them."""
+
+
+@app.command(**_examples("aqueue stats", "aqueue stats high default", "aqueue stats --json | jq '.queues[].failed'"))
+def stats(queues: Names = None, *, url: Url = None, as_json: Json = False) -> None:
+    """Count what queues hold, and show who works on them."""
+    _show(_ask(url, lambda site: site.stats(queues or [])), render.show_stats, as_json=as_json)
+
+
+@app.command(
+    **_examples("aqueue jobs", "aqueue jobs default --state failed", "aqueue jobs --state queued --limit 100 --offset 100")
+)
+def jobs(
+    queues: Names = None,
+    *,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="STATE", show_default=False, help="queued, scheduled, running or failed [all]"),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, show_default=False, help="of each queue and state [20]")
+    ] = 20,
+    offset: Annotated[
+        int, typer.Option("--offset", metavar="N", min=0, show_default=False, help="skip so many of each [0]")
+    ] = 0,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """List jobs: those that leave their state next first, failed ones latest first."""
+    found = _ask(url, lambda site: site.jobs(queues or [], state, limit, offset))
+    _show(found, render.show_jobs, as_json=as_json)
+
+
+@app.command(**_examples("aqueue job 06g3k1v0c2q8m", "aqueue job 06g3k1v0c2q8m --json | jq .job.args"))
+def job(
+    job_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
+    *,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Show all that is stored of one job."""
+    _show(_ask(url, lambda site: site.job(job_id)), render.show_job, as_json=as_json)
+
+
+@app.command(**_examples("aqueue retry 06g3k1v0c2q8m", "aqueue retry --failed", "aqueue retry --failed high default"))
+def retry(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", show_default=False, help="with --failed: queues [all]")
+    ] = None,
+    *,
+    failed: Annotated[bool, typer.Option("--failed", show_default=False, help="all failed jobs of the queues")] = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Run failed, cancelled or expired jobs again, with fresh counters."""
+    if failed:
+        _show(_ask(url, lambda site: site.retry_failed(ids or [])), render.show_retried, as_json=as_json)
+    elif ids:
+        _act(url, ids, Site.retry, as_json=as_json)
+    else:
+        _complain("Name the jobs to run again, or all failed ones with --failed (see --help).")
+        raise typer.Exit(UNUSABLE)
+
+
+@app.command(**_examples("aqueue cancel 06g3k1v0c2q8m"))
+def cancel(ids: SomeIds, *, url: Url = None, as_json: Json = False) -> None:
+    """Cancel jobs: a waiting one never starts, a running one is told to end."""
+    _act(url, ids, Site.cancel, as_json=as_json)
+
+
+@app.command(**_examples("aqueue delete 06g3k1v0c2q8m"))
+def delete(ids: SomeIds, *, url: Url = None, as_json: Json = False) -> None:
+    """Remove jobs that are not running, with all that is stored of them."""
+    _act(url, ids, Site.delete, as_json=as_json)
+
+
+@app.command(**_examples("aqueue pause default"))
+def pause(queues: SomeNames, *, url: Url = None, as_json: Json = False) -> None:
+    """Let no further job of these queues start; jobs that run go on, and enqueueing works."""
+    _show(_ask(url, lambda site: site.pause(queues)), render.show_paused, as_json=as_json)
+
+
+@app.command(**_examples("aqueue resume default"))
+def resume(queues: SomeNames, *, url: Url = None, as_json: Json = False) -> None:
+    """Let jobs of paused queues start again, at once."""
+    _show(_ask(url, lambda site: site.resume(queues)), render.show_paused, as_json=as_json)
+
+
+@app.command(**_examples("aqueue purge default", "aqueue purge default --yes", "aqueue purge default --failed --yes"))
+def purge(
+    queues: SomeNames,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", show_default=False, help="do it, instead of counting only")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", show_default=False, help="the failed jobs instead of the waiting ones")
+    ] = False,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Delete all waiting jobs, queued or scheduled, or all failed ones; running jobs are left alone."""
+    done = _ask(url, lambda site: site.purge(queues, failed=failed, really=yes))
+    _show(done, render.show_purged if yes else render.show_purgeable, as_json=as_json)
+    if not yes:
+        _complain("Nothing was deleted; add --yes to do it.")
+        raise typer.Exit(NOT_DONE)
+
+
+def _ask(url: str | None, question: Callable[[Site], Awaitable[T]]) -> T:
+    """Put one question to the site; an error becomes one line and an exit code."""
+
+    async def asked() -> T:
+        async with open_site(url) as site:
+            return await question(site)
+
+    try:
+        return asyncio.run(asked())
+    except AqueueError as error:
+        _complain(str(error))
+        raise typer.Exit(NOT_DONE if isinstance(error, NotFound) else UNUSABLE) from None
+
+
+def _act(url: str | None, ids: list[str], act: Callable[[Site, list[str]], Awaitable[JobsDone]], *, as_json: bool) -> None:
+    """Do something to each job, say what became of it, and exit with 1 unless all of it was done."""
+
+    async def acted(site: Site) -> tuple[JobsDone, list[str]]:
+        done = await act(site, ids)
+        return done, [site.missing(one.id) for one in done.jobs if one.done == "missing"]
+
+    done, missing = _ask(url, acted)
+    _show(done, render.show_done, as_json=as_json)
+    for message in missing:
+        _complain(message)
+    if any(one.done not in DONE for one in done.jobs):
+        raise typer.Exit(NOT_DONE)
+
+
+def _show(report: T, text: Callable[[Console, T], None], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+    else:
+        text(render.console(), report)
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"aqueue: {message}", err=True)
+
+
+def main() -> None:
+    """Run the `aqueue` script."""
+    app(prog_name="aqueue")

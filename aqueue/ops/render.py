@@ -1,0 +1,281 @@
+"""From reports to what people read: tables, sentences, durations. The JSON form needs nothing of this."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aqueue.ops.reports import (
+    JobRow,
+    Jobs,
+    JobsDone,
+    OneJob,
+    QueueRow,
+    QueuesPaused,
+    QueuesPurged,
+    QueuesRetried,
+    Stats,
+    WorkerRow,
+)
+
+PIPE_WIDTH: Final = 10_000
+"""Columns of what is no terminal: whoever reads a pipe wants whole lines."""
+MINUTE: Final = 60
+HOUR: Final = 60 * MINUTE
+DAY: Final = 24 * HOUR
+
+SAID: Final = {
+    "queued": "queued again",
+    "unfinished": "has not ended yet; cancel it first, or wait",
+    "gone": "has completed, so its arguments are gone; enqueue it anew",
+    "cancelled": "cancelled, it will not start",
+    "requested": "is running, its worker has been told to cancel it",
+    "too_late": "had ended already, nothing changed",
+    "deleted": "deleted",
+    "running": "is running; cancel it first",
+}
+"""What each of the store's words means to the one who asked. "missing" is told by the site."""
+
+
+def console() -> Console:
+    """Make a console that leaves text as it is; colours and a width only at a terminal."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(markup=False, highlight=False, emoji=False, soft_wrap=False, width=width)
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people say them: 3ms, 4.2s, 3m12s, 1h02m, 3d04h."""
+    if seconds < 0.9995:  # noqa: PLR2004  # what is not rounded up to a second
+        return f"{max(0.0, seconds) * 1000:.0f}ms"
+    if seconds < 59.95:  # noqa: PLR2004  # what is not rounded up to a minute
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < HOUR:
+        return f"{whole // MINUTE}m{whole % MINUTE:02}s"
+    if whole < DAY:
+        return f"{whole // HOUR}h{whole % HOUR // MINUTE:02}m"
+    return f"{whole // DAY}d{whole % DAY // HOUR:02}h"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things: 1 job, 2 jobs."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def plain(text: str) -> str:
+    """Spell out what would steer a terminal: arguments and errors may come from strangers."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+# stats
+
+
+def show_stats(out: Console, stats: Stats) -> None:
+    """Print the queues, then those who work on them."""
+    if not stats.queues:
+        out.print(f"No queue was ever used at {stats.url}.")
+        return
+    table = _table(out, "queue", ">queued", ">scheduled", ">running", ">failed", "paused", ">oldest", ">workers")
+    for row in stats.queues:
+        table.add_row(*_queue_cells(row))
+    out.print(table)
+    out.print()
+    if not stats.workers:
+        out.print("No worker is alive.")
+        return
+    table = _table(out, "worker", ">running", "lease", "queues")
+    for worker in stats.workers:
+        table.add_row(*_worker_cells(worker))
+    out.print(table)
+
+
+def _queue_cells(row: QueueRow) -> list[Text]:
+    return [
+        Text(row.queue, style="bold"),
+        Text(str(row.queued)),
+        Text(str(row.scheduled)),
+        Text(str(row.running)),
+        Text(str(row.failed), style="red" if row.failed else ""),
+        Text("paused" if row.paused else "-", style="yellow" if row.paused else ""),
+        Text("-" if row.oldest_s is None else duration(row.oldest_s)),
+        Text(str(row.workers), style="" if row.workers else "yellow"),
+    ]
+
+
+def _worker_cells(row: WorkerRow) -> list[Text]:
+    silent = row.lease_s <= 0
+    lease = f"ended {duration(-row.lease_s)} ago" if silent else duration(row.lease_s)
+    return [
+        Text(f"{plain(row.host)}:{row.pid}", style="bold"),
+        Text(f"{row.running}/{row.concurrency}"),
+        Text(lease, style="red" if silent else ""),
+        Text(", ".join(row.queues)),
+    ]
+
+
+# jobs
+
+
+def show_jobs(out: Console, jobs: Jobs) -> None:
+    """Print one line per job."""
+    if not jobs.jobs:
+        out.print("No such jobs.")
+        return
+    table = _table(out, "id", "queue", "task", "state", ">attempt", "age", "error")
+    for row in jobs.jobs:
+        error = "" if row.error is None else _brief(row)
+        cells = [row.id, row.queue, row.task, row.state, str(row.attempt), _age(row, jobs.now), error]
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    out.print(table)
+    if jobs.more:
+        out.print("\nThere are more: choose them with --state, --limit and --offset.")
+
+
+def _age(row: JobRow, now: datetime) -> str:
+    """Say for how long a job has been in its state, or when it leaves it."""
+    since = {"running": row.started_at, "queued": row.due_at or row.enqueued_at, "scheduled": row.due_at}
+    moment = since.get(row.state, row.ended_at)
+    if moment is None:
+        return "-"
+    seconds = (now - moment).total_seconds()
+    if row.state == "scheduled":
+        return f"due in {duration(-seconds)}" if seconds < 0 else "due now"
+    return duration(seconds)
+
+
+def _brief(row: JobRow) -> str:
+    if row.error is None:
+        return ""
+    first = row.error.message.partition("\n")[0]
+    return f"{row.error.type}: {first}" if first else row.error.type
+
+
+def show_job(out: Console, one: OneJob) -> None:
+    """Print a job's whole record, its traceback last."""
+    row = one.job
+    table = _table(out, "", "", header=False)
+    for name, text in _job_lines(one):
+        table.add_row(Text(name, style="dim"), Text(plain(text), overflow="fold"))
+    out.print(table)
+    if row.error is not None:
+        out.print(Text(f"\nerror: {plain(_brief(row))}", style="red"), soft_wrap=True)
+        out.print(Text(plain(row.error.traceback or row.error.message).rstrip()), soft_wrap=True)
+
+
+def _job_lines(one: OneJob) -> Iterable[tuple[str, str]]:
+    row = one.job
+    yield "job", row.id
+    yield "queue", row.queue
+    yield "task", row.task
+    yield "state", row.state
+    yield from _call(row)
+    yield "attempt", str(row.attempt)
+    yield "crashes", str(row.crashes)
+    yield "enqueued", _moment(row.enqueued_at, one.now)
+    for name, moment in (("due", row.due_at), ("started", row.started_at), ("ended", row.ended_at)):
+        if moment is not None:
+            yield name, _moment(moment, one.now)
+    yield from _timings(one)
+    if row.worker is not None:
+        yield "worker", row.worker if one.runs_on is None else f"{one.runs_on} ({row.worker})"
+    if row.result_bytes is not None:
+        yield "result", count(row.result_bytes, "byte")
+
+
+def _call(row: JobRow) -> Iterable[tuple[str, str]]:
+    if row.args is None or row.kwargs is None:
+        yield "args", "gone, the job has completed" if row.state == "completed" else "cannot be read"
+        return
+    yield "args", ", ".join(_json(value) for value in row.args) or "none"
+    if row.kwargs:
+        yield "kwargs", ", ".join(f"{name}={_json(value)}" for name, value in row.kwargs.items())
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _timings(one: OneJob) -> Iterable[tuple[str, str]]:
+    row = one.job
+    if row.state in ("queued", "scheduled"):  # its instants may be those of the attempt before
+        yield "waits", _age(row, one.now)
+        return
+    if row.waited_s is not None:
+        yield "waited", duration(row.waited_s)
+    if row.ran_s is not None:
+        yield "ran", duration(row.ran_s)
+    elif row.state == "running":
+        yield "runs for", _age(row, one.now)
+
+
+def _moment(moment: datetime, now: datetime) -> str:
+    """Write an instant in the reader's time zone, and how far away it is."""
+    seconds = (now - moment).total_seconds()
+    far = f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
+    return f"{moment.astimezone().isoformat(sep=' ', timespec='milliseconds')} ({far})"
+
+
+# what was done
+
+
+def show_done(out: Console, done: JobsDone) -> None:
+    """Print what became of each job that was found."""
+    for one in done.jobs:
+        if one.queue is not None and one.done in SAID:
+            out.print(f"{one.id} on {one.queue}: {SAID[one.done]}", soft_wrap=True)
+
+
+def show_retried(out: Console, done: QueuesRetried) -> None:
+    """Print how many failed jobs of each queue run again."""
+    if not done.queues:
+        out.print("No queue, so nothing has failed.")
+    for row in done.queues:
+        skipped = f", {row.skipped} could not be" if row.skipped else ""
+        out.print(f"{row.queue}: {count(row.retried, 'failed job')} queued again{skipped}")
+
+
+def show_paused(out: Console, done: QueuesPaused) -> None:
+    """Print how each queue stands now."""
+    for row in done.queues:
+        now = "paused, what runs goes on" if row.paused else "resumed"
+        was = "was paused already" if row.paused else "was not paused"
+        out.print(f"{row.queue}: {now if row.changed else was}")
+
+
+def show_purged(out: Console, done: QueuesPurged) -> None:
+    """Print how many jobs each queue has lost, or would lose."""
+    for row in done.queues:
+        out.print(f"{row.queue}: {count(row.deleted, f'{row.what} job')} deleted")
+
+
+def show_purgeable(out: Console, done: QueuesPurged) -> None:
+    """Print how many jobs a purge would delete."""
+    for row in done.queues:
+        out.print(f"{row.queue}: {count(row.found, f'{row.what} job')} would be deleted")
+
+
+# tables
+
+
+def _table(out: Console, *columns: str, header: bool = True) -> Table:
+    """Make a table without lines; `>` puts a column to the right, the last one gives way when room is short."""
+    table = Table(box=None, pad_edge=False, show_header=header, header_style="dim", expand=out.is_terminal)
+    for index, name in enumerate(columns):
+        last = index == len(columns) - 1
+        table.add_column(
+            name.removeprefix(">"),
+            justify="right" if name.startswith(">") else "left",
+            ratio=1 if last else None,
+            no_wrap=header,
+            overflow="ellipsis" if last else "fold",
+        )
+    return table
+
+

@@ -1,0 +1,180 @@
+"""What the command line has found out or done, as frozen records.
+
+The names of their fields are the keys of `--json`, which scripts rely on: add some, rename none.
+Units: `_s` is seconds, instants are aware UTC datetimes by the server's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aqueue.job import JobInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRow:
+    """One queue; `workers` counts the live ones."""
+
+    queue: str
+    queued: int
+    scheduled: int
+    running: int
+    failed: int
+    paused: bool
+    oldest_s: float | None
+    workers: int
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRow:
+    """One worker over all its queues; a negative `lease_s` says for how long it has been silent beyond its lease."""
+
+    worker: str
+    host: str
+    pid: int
+    version: str
+    queues: list[str]
+    running: int
+    concurrency: int
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    url: str
+    queues: list[QueueRow]
+    workers: list[WorkerRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorRow:
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """One job's record; `args` and `kwargs` are null once it has completed."""
+
+    id: str
+    queue: str
+    task: str
+    state: str
+    attempt: int
+    crashes: int
+    args: list[Any] | None
+    kwargs: dict[str, Any] | None
+    enqueued_at: datetime
+    due_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    waited_s: float | None
+    ran_s: float | None
+    worker: str | None
+    error: ErrorRow | None
+    result_bytes: int | None
+
+    @classmethod
+    def of(cls, info: JobInfo) -> JobRow:
+        """Lay out a snapshot of a job."""
+        error = info.error
+        return cls(
+            id=info.id,
+            queue=info.queue,
+            task=info.task,
+            state=info.state.value,
+            attempt=info.attempt,
+            crashes=info.crashes,
+            args=info.args,
+            kwargs=info.kwargs,
+            enqueued_at=info.enqueued_at,
+            due_at=info.due_at,
+            started_at=info.started_at,
+            ended_at=info.ended_at,
+            waited_s=info.waited,
+            ran_s=info.ran,
+            worker=info.worker,
+            error=None
+            if error is None
+            else ErrorRow(type=error.type, message=error.message, traceback=error.traceback),
+            result_bytes=info.result_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """A page of jobs; `more` says that another one follows. `now` is the server's clock."""
+
+    now: datetime
+    jobs: list[JobRow]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneJob:
+    """A whole job; `runs_on` is host:pid of the worker that has it now, where that is known."""
+
+    now: datetime
+    job: JobRow
+    runs_on: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDone:
+    """What became of a request about one job, as the store's word for it; `queue` is null where nobody has the job."""
+
+    id: str
+    queue: str | None
+    done: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsDone:
+    jobs: list[JobDone]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRetried:
+    """Failed jobs that were queued again, and those that could not be, because they have gone meanwhile."""
+
+    queue: str
+    retried: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuesRetried:
+    queues: list[QueueRetried]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePaused:
+    """Whether a queue is paused now, and whether that is a change."""
+
+    queue: str
+    paused: bool
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuesPaused:
+    queues: list[QueuePaused]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePurged:
+    """How many jobs a purge has found, and how many it deleted: none of them without `--yes`."""
+
+    queue: str
+    what: str
+    found: int
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuesPurged:
+    queues: list[QueuePurged]

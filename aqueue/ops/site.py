@@ -1,0 +1,266 @@
+"""All queues of one server, as an operator asks about them. Nothing here knows a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from aqueue.errors import AqueueError
+from aqueue.job import JobId, JobState
+from aqueue.ops.reports import (
+    JobDone,
+    JobRow,
+    Jobs,
+    JobsDone,
+    OneJob,
+    QueuePaused,
+    QueuePurged,
+    QueueRetried,
+    QueueRow,
+    QueuesPaused,
+    QueuesPurged,
+    QueuesRetried,
+    Stats,
+    WorkerRow,
+)
+from aqueue.queue import Queue
+from aqueue.store.client import BATCH, Client
+from aqueue.store.codec import WorkerInfo
+from aqueue.store.records import QueueStats, WorkerStats
+
+LISTED: Final = (JobState.RUNNING, JobState.QUEUED, JobState.SCHEDULED, JobState.FAILED)
+"""The states whose jobs can be listed, the most pressing first."""
+NAMES_SHOWN: Final = 20
+"""Queue names in an error message; whoever has more knows what they are called."""
+
+
+class NotFound(AqueueError):
+    """What was asked for is not at this server."""
+
+
+class Site:
+    """The queues of one server."""
+
+    def __init__(self, address: str, store: Client, queues: dict[str, Queue]) -> None:
+        self.address = address
+        self._store = store
+        self._queues = queues
+
+    @property
+    def known(self) -> str:
+        """The names of all queues, as a message shows them."""
+        names = list(self._queues)
+        more = len(names) - NAMES_SHOWN
+        return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+    def _chosen(self, names: Sequence[str]) -> list[Queue]:
+        """Give the queues of these names, or all. Errors: NotFound."""
+        for name in names:
+            if name not in self._queues:
+                has = f"it has {self.known}" if self._queues else "no queue was ever used there"
+                raise NotFound(f"There is no queue {name!r} at {self.address}; {has}.")
+        return [self._queues[name] for name in dict.fromkeys(names or self._queues)]
+
+    async def _now(self) -> datetime:
+        seconds, micros = await self._store.plain("TIME")
+        return datetime.fromtimestamp(int(seconds) + int(micros) / 1e6, UTC)
+
+    # reading
+
+    async def stats(self, names: Sequence[str]) -> Stats:
+        """Count what the queues hold, and who serves them."""
+        found = [await queue.stats() for queue in self._chosen(names)]
+        return Stats(url=self.address, queues=[_queue_row(one) for one in found], workers=_worker_rows(found))
+
+    async def jobs(self, names: Sequence[str], state: str | None, limit: int, offset: int) -> Jobs:
+        """Give up to `limit` jobs of each queue and state, from `offset` on in each. Errors: ConfigurationError."""
+        rows: list[JobRow] = []
+        more = False
+        for queue in self._chosen(names):
+            for one in LISTED if state is None else (state,):
+                page = await _page(queue, one, limit + 1, offset)
+                rows += page[:limit]
+                more = more or len(page) > limit
+        return Jobs(now=await self._now(), jobs=rows, more=more)
+
+    async def job(self, job_id: str) -> OneJob:
+        """Read one job. Errors: NotFound; StoreError for a damaged record."""
+        queue = (await self._locate([job_id]))[job_id]
+        if queue is None:
+            raise NotFound(self.missing(job_id))
+        info = await queue.job_info(JobId(job_id))
+        runs_on = None
+        if info.state is JobState.RUNNING:
+            workers = _worker_rows([await queue.stats()])
+            runs_on = next((f"{one.host}:{one.pid}" for one in workers if one.worker == info.worker), None)
+        return OneJob(now=await self._now(), job=JobRow.of(info), runs_on=runs_on)
+
+    def missing(self, job_id: str) -> str:
+        """Say that nobody has a job, and why that may be."""
+        where = f"on any queue at {self.address} ({self.known})" if self._queues else f"at {self.address}"
+        return (
+            f"There is no job {job_id} {where}: its result_ttl or failure_ttl has passed, it was deleted, "
+            "or the id is not whole (a worker's log lines end it, `aqueue jobs` and JSON logs show all of it)."
+        )
+
+    async def _locate(self, job_ids: Sequence[str]) -> dict[str, Queue | None]:
+        """Find the queue of each job: an id does not say it, so every queue is asked once per batch."""
+        found: dict[str, Queue | None] = dict.fromkeys(job_ids)
+        for queue in self._queues.values():
+            store = await queue.store()
+            for batch in _batches([JobId(job_id) for job_id, seen in found.items() if seen is None]):
+                for job_id, (record, _) in zip(batch, await store.inspect(batch), strict=True):
+                    if record:
+                        found[job_id] = queue
+        return found
+
+    # changing jobs
+
+    async def retry(self, job_ids: Sequence[str]) -> JobsDone:
+        """Queue ended jobs again, with fresh counters."""
+        return await self._each(job_ids, lambda store, job_id: store.rerun(job_id))
+
+    async def cancel(self, job_ids: Sequence[str]) -> JobsDone:
+        """Cancel jobs wherever they are."""
+        return await self._each(job_ids, lambda store, job_id: store.cancel(job_id))
+
+    async def delete(self, job_ids: Sequence[str]) -> JobsDone:
+        """Remove jobs that do not run."""
+        return await self._each(job_ids, lambda store, job_id: store.delete(job_id))
+
+    async def _each(self, job_ids: Sequence[str], do: Callable[[Client, JobId], Awaitable[str | None]]) -> JobsDone:
+        done = []
+        for job_id, queue in (await self._locate(job_ids)).items():
+            word = None if queue is None else await do(await queue.store(), JobId(job_id))
+            name = None if queue is None else queue.name
+            done.append(JobDone(id=job_id, queue=name, done="missing" if word is None else str(word)))
+        return JobsDone(jobs=done)
+
+    async def retry_failed(self, names: Sequence[str]) -> QueuesRetried:
+        """Queue all failed jobs again, those that failed first first."""
+        return QueuesRetried(queues=[await _retry_failed(queue) for queue in self._chosen(names)])
+
+    # changing queues
+
+    async def pause(self, names: Sequence[str]) -> QueuesPaused:
+        """Let no further job start."""
+        chosen = self._chosen(names)
+        return QueuesPaused(
+            queues=[QueuePaused(queue=one.name, paused=True, changed=await one.pause()) for one in chosen]
+        )
+
+    async def resume(self, names: Sequence[str]) -> QueuesPaused:
+        """Let jobs start again."""
+        chosen = self._chosen(names)
+        return QueuesPaused(
+            queues=[QueuePaused(queue=one.name, paused=False, changed=await one.resume()) for one in chosen]
+        )
+
+    async def purge(self, names: Sequence[str], *, failed: bool, really: bool) -> QueuesPurged:
+        """Delete all waiting or all failed jobs; unless `really`, only count them."""
+        rows = []
+        for queue in self._chosen(names):
+            stats = await queue.stats()
+            found = stats.failed if failed else stats.queued + stats.scheduled
+            deleted = await queue.purge(failed=failed) if really else 0
+            rows.append(
+                QueuePurged(queue=queue.name, what="failed" if failed else "waiting", found=found, deleted=deleted)
+            )
+        return QueuesPurged(queues=rows)
+
+
+@asynccontextmanager
+async def open_site(url: str | None) -> AsyncGenerator[Site]:
+    """Connect to where Redis is, and learn which queues were ever used there.
+
+    Errors: StoreError, ConfigurationError.
+    """
+    probe = Queue("probe", url=url)  # never registered: it only asks
+    queues: dict[str, Queue] = {}
+    try:
+        store = await probe.store()
+        queues = {name: Queue(name, url=url) for name in await store.queue_names()}
+        yield Site(probe.address, store, queues)
+    finally:
+        for queue in (*queues.values(), probe):
+            await queue.close()
+
+
+async def _page(queue: Queue, state: str, limit: int, offset: int) -> list[JobRow]:
+    """Give up to `limit` jobs of a queue in one state, read in bounded steps.
+
+    A step may bring fewer than it asked for, since ids of jobs that have moved on are skipped.
+    """
+    rows: list[JobRow] = []
+    for start in range(offset, offset + limit, BATCH):
+        infos = await queue.jobs(state, offset=start, limit=min(BATCH, offset + limit - start))
+        rows += [JobRow.of(info) for info in infos]
+        if not infos:
+            break
+    return rows[:limit]
+
+
+async def _retry_failed(queue: Queue) -> QueueRetried:
+    """Rerun what has failed up to now: a job that fails again meanwhile is not taken twice."""
+    store = await queue.store()
+    ids: dict[JobId, None] = {}
+    while page := await store.list_ids(JobState.FAILED, len(ids), BATCH):
+        before = len(ids)
+        ids |= dict.fromkeys(page)
+        if len(ids) == before:
+            break
+    retried = 0
+    for batch in _batches(list(reversed(ids))):
+        words = await asyncio.gather(*(store.rerun(job_id) for job_id in batch))
+        retried += words.count("queued")
+    return QueueRetried(queue=queue.name, retried=retried, skipped=len(ids) - retried)
+
+
+def _batches(ids: Sequence[JobId]) -> list[Sequence[JobId]]:
+    return [ids[start : start + BATCH] for start in range(0, len(ids), BATCH)]
+
+
+def _queue_row(stats: QueueStats) -> QueueRow:
+    return QueueRow(
+        queue=stats.name,
+        queued=stats.queued,
+        scheduled=stats.scheduled,
+        running=stats.running,
+        failed=stats.failed,
+        paused=stats.paused,
+        oldest_s=stats.oldest,
+        workers=sum(worker.lease_left > 0 for worker in stats.workers),
+        counters=stats.counters,
+    )
+
+
+def _worker_rows(found: Sequence[QueueStats]) -> list[WorkerRow]:
+    """Merge what the queues say of each worker: a worker has one name on all of its queues."""
+    seen: dict[str, list[tuple[str, WorkerStats]]] = {}
+    for stats in found:
+        for worker in stats.workers:
+            seen.setdefault(worker.id, []).append((stats.name, worker))
+    return sorted((_worker_row(one) for one in seen.values()), key=lambda row: (row.host, row.pid, row.worker))
+
+
+def _worker_row(seen: list[tuple[str, WorkerStats]]) -> WorkerRow:
+    _, first = seen[0]
+    try:
+        info = msgspec.json.decode(first.info, type=WorkerInfo)
+    except msgspec.MsgspecError:  # between its first claim and its first beat a worker has said nothing
+        info = WorkerInfo("?", 0, 0, "?")
+    return WorkerRow(
+        worker=first.id,
+        host=info.host,
+        pid=info.pid,
+        version=info.version,
+        queues=[name for name, _ in seen],
+        running=sum(worker.running for _, worker in seen),
+        concurrency=info.concurrency,
+        lease_s=min(worker.lease_left for _, worker in seen),
+    )
