@@ -1,0 +1,50 @@
+# One virtual environment, made on first use: with uv where there is one, else with python3 -m venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check lint types chaos oldest clean
+
+demo: $(READY)  ## one job per file of the standard library, on the embedded server
+	$(BIN)/python examples/quickstart.py $(DIR)
+
+test: $(READY)  ## the default test-suite, on every server that is here
+	$(BIN)/python -m pytest
+
+check: lint types test  ## what CI runs
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy aqueue tests examples bench
+	$(BIN)/basedpyright --level error
+
+chaos: $(READY)  ## the long fault runs, several minutes
+	$(BIN)/python -m pytest -m chaos -s
+
+oldest: .venv-oldest/.ready  ## the tests again, with the oldest redis-py that is supported
+	.venv-oldest/bin/python -m pytest tests/behaviour tests/transitions tests/store tests/faults/test_topologies.py
+
+clean:
+	rm -rf $(VENV) .venv-oldest .aqueue
+
+$(READY): pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing $(VENV) && uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
+	else \
+		$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	fi
+	@touch $@
+
+.venv-oldest/.ready: pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --allow-existing .venv-oldest && \
+		uv pip install --quiet --python .venv-oldest/bin/python -e '.[test]' 'redis[hiredis]==5.0.1'; \
+	else \
+		$(PYTHON) -m venv .venv-oldest && \
+		.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]' 'redis[hiredis]==5.0.1'; \
+	fi
+	@touch $@
