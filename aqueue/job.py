@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, NewType, Protocol, TypeVar
 
+from aqueue import errors
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -182,7 +184,13 @@ class Job(Generic[R_co]):
         Units:  `timeout` in seconds, None waits for ever.
         Errors: ResultTimeout, JobFailed, JobCancelled, JobExpired, JobNotFound.
         """
-        return self._decode(await self._source.job_result(self.id, timeout))
+        data = await self._source.job_result(self.id, timeout)
+        try:
+            return self._decode(data)
+        except ValueError as error:
+            raise errors.JobError(
+                self.id, f"The result of job {self.id} is not what {error}; correct the task's return annotation."
+            ) from error
 
     async def cancel(self) -> Cancellation:
         """Cancel the job wherever it is, and say what that did. Errors: JobNotFound."""

@@ -54,9 +54,9 @@ Url = Annotated[
     str | None, typer.Option("--url", metavar="URL", show_default=False, help="where Redis is [AQUEUE_URL or embedded]")
 ]
 Json = Annotated[bool, typer.Option("--json", show_default=False, help="print one JSON document")]
-Names = Annotated[list[str] | None, typer.Argument(metavar="[QUEUE]...", show_default=False, help="[all]")]
-SomeNames = Annotated[list[str], typer.Argument(metavar="QUEUE...", show_default=False)]
-SomeIds = Annotated[list[str], typer.Argument(metavar="ID...", show_default=False)]
+Names = Annotated[list[str] | None, typer.Argument(metavar="QUEUE", show_default=False, help="[all]")]
+SomeNames = Annotated[list[str], typer.Argument(metavar="QUEUE", show_default=False)]
+SomeIds = Annotated[list[str], typer.Argument(metavar="ID", show_default=False)]
 
 
 def _examples(*lines: str) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _version(value: bool) -> None:  # noqa: FBT001  # typer calls it
 @app.callback()
 def options(
     *,
-    version: Annotated[  # noqa: ARG001  # acts before any command does
+    version: Annotated[  # acts before any command does
         bool, typer.Option("--version", callback=_version, is_eager=True, show_default=False, help="show the version")
     ] = False,
 ) -> None:
@@ -87,7 +87,9 @@ def stats(queues: Names = None, *, url: Url = None, as_json: Json = False) -> No
 
 
 @app.command(
-    **_examples("aqueue jobs", "aqueue jobs default --state failed", "aqueue jobs --state queued --limit 100 --offset 100")
+    **_examples(
+        "aqueue jobs", "aqueue jobs default --state failed", "aqueue jobs --state queued --limit 100 --offset 100"
+    )
 )
 def jobs(
     queues: Names = None,
@@ -105,7 +107,7 @@ def jobs(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """List jobs: those that leave their state next first, failed ones latest first."""
+    """List jobs: the next to go first, failed ones latest first."""
     found = _ask(url, lambda site: site.jobs(queues or [], state, limit, offset))
     _show(found, render.show_jobs, as_json=as_json)
 
@@ -124,14 +126,14 @@ def job(
 @app.command(**_examples("aqueue retry 06g3k1v0c2q8m", "aqueue retry --failed", "aqueue retry --failed high default"))
 def retry(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", show_default=False, help="with --failed: queues [all]")
+        list[str] | None, typer.Argument(metavar="ID", show_default=False, help="with --failed: queues [all]")
     ] = None,
     *,
     failed: Annotated[bool, typer.Option("--failed", show_default=False, help="all failed jobs of the queues")] = False,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Run failed, cancelled or expired jobs again, with fresh counters."""
+    """Run failed, cancelled or expired jobs again."""
     if failed:
         _show(_ask(url, lambda site: site.retry_failed(ids or [])), render.show_retried, as_json=as_json)
     elif ids:
@@ -143,25 +145,25 @@ def retry(
 
 @app.command(**_examples("aqueue cancel 06g3k1v0c2q8m"))
 def cancel(ids: SomeIds, *, url: Url = None, as_json: Json = False) -> None:
-    """Cancel jobs: a waiting one never starts, a running one is told to end."""
+    """Cancel waiting jobs, and tell running ones to end."""
     _act(url, ids, Site.cancel, as_json=as_json)
 
 
 @app.command(**_examples("aqueue delete 06g3k1v0c2q8m"))
 def delete(ids: SomeIds, *, url: Url = None, as_json: Json = False) -> None:
-    """Remove jobs that are not running, with all that is stored of them."""
+    """Remove all that is stored of jobs that do not run."""
     _act(url, ids, Site.delete, as_json=as_json)
 
 
 @app.command(**_examples("aqueue pause default"))
 def pause(queues: SomeNames, *, url: Url = None, as_json: Json = False) -> None:
-    """Let no further job of these queues start; jobs that run go on, and enqueueing works."""
+    """Let no further job start; those that run go on."""
     _show(_ask(url, lambda site: site.pause(queues)), render.show_paused, as_json=as_json)
 
 
 @app.command(**_examples("aqueue resume default"))
 def resume(queues: SomeNames, *, url: Url = None, as_json: Json = False) -> None:
-    """Let jobs of paused queues start again, at once."""
+    """Let jobs of paused queues start again."""
     _show(_ask(url, lambda site: site.resume(queues)), render.show_paused, as_json=as_json)
 
 
@@ -176,7 +178,7 @@ def purge(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Delete all waiting jobs, queued or scheduled, or all failed ones; running jobs are left alone."""
+    """Delete all queued and scheduled jobs, or all failed ones."""
     done = _ask(url, lambda site: site.purge(queues, failed=failed, really=yes))
     _show(done, render.show_purged if yes else render.show_purgeable, as_json=as_json)
     if not yes:
@@ -198,7 +200,9 @@ def _ask(url: str | None, question: Callable[[Site], Awaitable[T]]) -> T:
         raise typer.Exit(NOT_DONE if isinstance(error, NotFound) else UNUSABLE) from None
 
 
-def _act(url: str | None, ids: list[str], act: Callable[[Site, list[str]], Awaitable[JobsDone]], *, as_json: bool) -> None:
+def _act(
+    url: str | None, ids: list[str], act: Callable[[Site, list[str]], Awaitable[JobsDone]], *, as_json: bool
+) -> None:
     """Do something to each job, say what became of it, and exit with 1 unless all of it was done."""
 
     async def acted(site: Site) -> tuple[JobsDone, list[str]]:

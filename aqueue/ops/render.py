@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from aqueue.ops.reports import (
 
 PIPE_WIDTH: Final = 10_000
 """Columns of what is no terminal: whoever reads a pipe wants whole lines."""
+LABEL_WIDTH: Final = len("enqueued") + 2
 MINUTE: Final = 60
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
@@ -82,7 +83,7 @@ def show_stats(out: Console, stats: Stats) -> None:
     if not stats.queues:
         out.print(f"No queue was ever used at {stats.url}.")
         return
-    table = _table(out, "queue", ">queued", ">scheduled", ">running", ">failed", "paused", ">oldest", ">workers")
+    table = _table("queue", ">queued", ">scheduled", ">running", ">failed", "paused", ">oldest", ">workers")
     for row in stats.queues:
         table.add_row(*_queue_cells(row))
     out.print(table)
@@ -90,7 +91,7 @@ def show_stats(out: Console, stats: Stats) -> None:
     if not stats.workers:
         out.print("No worker is alive.")
         return
-    table = _table(out, "worker", ">running", "lease", "queues")
+    table = _table("worker", ">running", "lease", "queues")
     for worker in stats.workers:
         table.add_row(*_worker_cells(worker))
     out.print(table)
@@ -128,7 +129,9 @@ def show_jobs(out: Console, jobs: Jobs) -> None:
     if not jobs.jobs:
         out.print("No such jobs.")
         return
-    table = _table(out, "id", "queue", "task", "state", ">attempt", "age", "error")
+    table = _table("id", "queue", "task", "state", ">attempt", "age")
+    table.expand = out.is_terminal
+    table.add_column("error", ratio=1, no_wrap=True)  # gives way when room is short
     for row in jobs.jobs:
         error = "" if row.error is None else _brief(row)
         cells = [row.id, row.queue, row.task, row.state, str(row.attempt), _age(row, jobs.now), error]
@@ -146,7 +149,7 @@ def _age(row: JobRow, now: datetime) -> str:
         return "-"
     seconds = (now - moment).total_seconds()
     if row.state == "scheduled":
-        return f"due in {duration(-seconds)}" if seconds < 0 else "due now"
+        return f"in {duration(-seconds)}" if seconds < 0 else "now"
     return duration(seconds)
 
 
@@ -160,10 +163,8 @@ def _brief(row: JobRow) -> str:
 def show_job(out: Console, one: OneJob) -> None:
     """Print a job's whole record, its traceback last."""
     row = one.job
-    table = _table(out, "", "", header=False)
     for name, text in _job_lines(one):
-        table.add_row(Text(name, style="dim"), Text(plain(text), overflow="fold"))
-    out.print(table)
+        out.print(Text.assemble((f"{name:<{LABEL_WIDTH}}", "dim"), plain(text)), soft_wrap=True)
     if row.error is not None:
         out.print(Text(f"\nerror: {plain(_brief(row))}", style="red"), soft_wrap=True)
         out.print(Text(plain(row.error.traceback or row.error.message).rstrip()), soft_wrap=True)
@@ -264,18 +265,9 @@ def show_purgeable(out: Console, done: QueuesPurged) -> None:
 # tables
 
 
-def _table(out: Console, *columns: str, header: bool = True) -> Table:
-    """Make a table without lines; `>` puts a column to the right, the last one gives way when room is short."""
-    table = Table(box=None, pad_edge=False, show_header=header, header_style="dim", expand=out.is_terminal)
-    for index, name in enumerate(columns):
-        last = index == len(columns) - 1
-        table.add_column(
-            name.removeprefix(">"),
-            justify="right" if name.startswith(">") else "left",
-            ratio=1 if last else None,
-            no_wrap=header,
-            overflow="ellipsis" if last else "fold",
-        )
+def _table(*columns: str) -> Table:
+    """Make a table without lines; `>` puts a column to the right."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in columns:
+        table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
     return table
-
-

@@ -105,7 +105,7 @@ class Site:
         where = f"on any queue at {self.address} ({self.known})" if self._queues else f"at {self.address}"
         return (
             f"There is no job {job_id} {where}: its result_ttl or failure_ttl has passed, it was deleted, "
-            "or the id is not whole (a worker's log lines end it, `aqueue jobs` and JSON logs show all of it)."
+            "or the id is cut short (log lines show only its end; `aqueue jobs` and --log-format json all of it)."
         )
 
     async def _locate(self, job_ids: Sequence[str]) -> dict[str, Queue | None]:
@@ -194,15 +194,18 @@ async def open_site(url: str | None) -> AsyncGenerator[Site]:
 async def _page(queue: Queue, state: str, limit: int, offset: int) -> list[JobRow]:
     """Give up to `limit` jobs of a queue in one state, read in bounded steps.
 
-    A step may bring fewer than it asked for, since ids of jobs that have moved on are skipped.
+    Ids of cancelled jobs stay in the queued list until a claim discards them, so that only a walk from its start
+    can count what is really queued there.
     """
+    start, skip = (0, offset) if state == JobState.QUEUED else (offset, 0)
+    step = min(BATCH, limit)
+    total: int = getattr(await queue.stats(), state, 0)
     rows: list[JobRow] = []
-    for start in range(offset, offset + limit, BATCH):
-        infos = await queue.jobs(state, offset=start, limit=min(BATCH, offset + limit - start))
-        rows += [JobRow.of(info) for info in infos]
-        if not infos:
-            break
-    return rows[:limit]
+    while True:
+        rows += [JobRow.of(info) for info in await queue.jobs(state, offset=start, limit=step)]
+        start += step
+        if start >= total or len(rows) >= skip + limit:
+            return rows[skip : skip + limit]
 
 
 async def _retry_failed(queue: Queue) -> QueueRetried:

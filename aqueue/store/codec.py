@@ -76,6 +76,8 @@ def _encode_other(value: object) -> object:
 
 
 def _decode_other(type_: type, value: object) -> object:
+    if type_ is object:
+        return value
     validate = getattr(type_, "model_validate", None)
     if callable(validate):
         return validate(value)
@@ -154,9 +156,16 @@ def encode_result(value: object, limit: int) -> bytes:
 
 
 def result_decoder(annotation: Any) -> Callable[[bytes], Any]:
-    """Make a reader for results of one type; results of a type that JSON does not know are read plainly."""
-    decoder = _decoder(annotation)
-    return decoder.decode if decoder is not None else decode_plain
+    """Make a reader for results of one type; it raises ValueError for data that is not of this type."""
+    decoder = _decoder(annotation) or _any_decoder
+
+    def read(data: bytes) -> Any:
+        try:
+            return decoder.decode(data)
+        except (*_UNREADABLE, TypeError, NotImplementedError) as error:
+            raise ValueError(f"{annotation!r} was annotated: {error}") from error
+
+    return read
 
 
 def _decoder(annotation: Any) -> msgspec.json.Decoder[Any] | None:

@@ -17,6 +17,6 @@ for _, record in items() do
       redis.call('HSET', record, 'waiters', waiters .. ' ' .. channel)
     end
   end
-  answers[#answers + 1] = { state, seen[2], seen[3] }
+  answers[#answers + 1] = { state, seen[2] or false, seen[3] or false }
 end
 return answers

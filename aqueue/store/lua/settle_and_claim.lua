@@ -84,7 +84,8 @@ for id, lease, outcome, body, delay_ms, ttl_ms, task, record, payload in items()
   if redis.call('HGET', held, id) == lease then
     local job = { prefix = prefix, id = id, record = record, payload = payload }
     local run = { body = body, delay_ms = delay_ms, ttl_ms = ttl_ms, task = task }
-    local count = pcall(outcomes[outcome], at, job, run) and outcome or 'damaged'
+    local intact, became = pcall(outcomes[outcome], at, job, run)
+    local count = intact and (became or outcome) or 'damaged'
     settled[#settled + 1] = id
     counts[count] = (counts[count] or 0) + 1
     if id == at.suspect then

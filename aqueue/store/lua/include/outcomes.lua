@@ -1,6 +1,7 @@
 -- outcomes: what becomes of a job whose run has ended, one function per outcome
 --
 -- Needs finish, bury, queueing. `at` carries the queue's keys, the limits and the time; `run` is one settled run.
+-- Each answers under which name it is to be counted, if not under its own.
 
 local outcomes = {}
 
@@ -18,16 +19,16 @@ function outcomes.cancelled(at, job, run)
 end
 
 -- A job that was asked to end does not get another run.
-local function unless_cancelled(at, job, run, wait)
+local function unless_cancelled(at, job, wait)
   if redis.call('HGET', job.record, 'cancel') then
-    outcomes.cancelled(at, job, run)
-  else
-    wait()
+    finish(job, 'cancelled', at.now, at.result_ttl_ms, {})
+    return 'cancelled'
   end
+  wait()
 end
 
 function outcomes.retried(at, job, run)
-  unless_cancelled(at, job, run, function()
+  return unless_cancelled(at, job, function()
     redis.call('HINCRBY', job.record, 'attempt', 1)
     schedule(at.queued, at.scheduled, job.id, job.record, at.now + run.delay_ms, { 'error', run.body })
   end)
@@ -35,7 +36,7 @@ end
 
 -- The attempt is not counted: this run ended for reasons that are not the job's.
 function outcomes.released(at, job, run)
-  unless_cancelled(at, job, run, function()
+  return unless_cancelled(at, job, function()
     if run.body ~= '' then
       redis.call('HSETNX', job.record, 'unknown_ms', at.now)
     end
