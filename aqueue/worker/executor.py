@@ -22,7 +22,7 @@ from aqueue.errors import (
     RetryLater,
     UnknownTask,
 )
-from aqueue.job import JobError
+from aqueue.job import Job, JobError
 from aqueue.middleware import Middleware, around_run
 from aqueue.queue import Queue
 from aqueue.retry import Retry
@@ -54,7 +54,7 @@ class _Plan:
         self.failure_ttl_ms = ttl_ms(settings.failure_ttl if options.failure_ttl is None else options.failure_ttl)
         self.context = Context(
             task=task.name,
-            job=task.job(lease.id),
+            job=Job(queue, lease.id, decode=task.decode_result),
             attempt=lease.attempt + 1,
             max_attempts=self.retry.max_attempts,
             crashes=lease.crashes,

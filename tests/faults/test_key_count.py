@@ -1,0 +1,81 @@
+"""Every key has a lifetime or a cap: whatever becomes of many jobs, the store returns to what it was."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aqueue import Context, Discard, Queue, Retry, Settings, Worker
+from fleet import wait_until
+from servers import Server
+
+SETTINGS = Settings(result_ttl=1, failure_ttl=1, lease=1.5)
+
+
+async def mixed_fates(queue: Queue, count: int) -> None:
+    """Enqueue jobs of every fate, in equal parts, and run what runs."""
+
+    @queue.task
+    async def fine(n: int) -> int:
+        return n
+
+    @queue.task
+    async def second_time(context: Context) -> None:
+        if context.attempt == 1:
+            raise ValueError("first")
+
+    @queue.task(retry=1)
+    async def wrong() -> None:
+        raise Discard("of no use")
+
+    kinds = [
+        lambda n: fine.call(n),
+        lambda n: fine.options(result_ttl=0).call(n),
+        lambda n: fine.options(key=f"key {n}").call(n),
+        lambda n: fine.options(delay=0.05).call(n),
+        lambda n: fine.options(ttl=0.001, delay=0.001).call(n),
+        lambda _: second_time.options(retry=Retry(max_attempts=2, backoff=0.1)).call(),
+        lambda _: wrong.call(),
+        lambda _: wrong.options(failure_ttl=0).call(),
+        lambda n: fine.options(delay=600).call(n),
+    ]
+    handles = await queue.enqueue_many(kinds[n % len(kinds)](n) for n in range(count))
+    for job in handles[len(kinds) - 1 :: len(kinds)]:
+        await job.cancel()
+
+    async def ended() -> bool:
+        stats = await queue.stats()
+        return stats.queued + stats.scheduled + stats.running == 0
+
+    async with Worker(queue, concurrency=100):
+        while not await ended():
+            await asyncio.sleep(0.05)
+
+
+async def _returns_to_its_base(server: Server, count: int) -> None:
+    async with Queue("keys", url=server.url, settings=SETTINGS) as queue:
+        with server.client() as client:
+            await mixed_fates(queue, count)
+            peak = client.dbsize()
+            base = {"aqueue:queues", "aqueue:{keys}:stats", "aqueue:{keys}:failed", "aqueue:{keys}:pruned"}
+            wait_until(lambda: set(client.keys("*")) <= base, 60, "all keys of jobs and workers have gone")
+            store = await queue.store()
+            while client.zcard("aqueue:{keys}:failed"):
+                client.delete("aqueue:{keys}:pruned")  # else the next pass is due in a minute
+                assert await store.prune() > 0
+            left = sorted(client.keys("*"))
+            stats = client.hgetall("aqueue:{keys}:stats")
+            print(f"{count} jobs: {peak} keys at the end of the run, then {left}; {stats}")
+
+
+async def test_the_key_count_returns_to_its_base(own_server: Server) -> None:
+    """A queue that forgets to clean up fills the server in weeks, far from any test."""
+    await _returns_to_its_base(own_server, 1_800)
+
+
+@pytest.mark.chaos
+async def test_fifty_thousand_jobs_leave_nothing(own_server: Server) -> None:
+    """The long form."""
+    await _returns_to_its_base(own_server, 50_000)
+
+
