@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from aqueue import __version__
-from aqueue.errors import AqueueError, ConfigurationError
+from aqueue.errors import AqueueError, ConfigurationError, StoreUnavailable
 from aqueue.queue import Queue
 from aqueue.store import address
 from aqueue.store.preflight import check_server
@@ -167,8 +167,8 @@ async def _banner(worker: Worker) -> None:
         platform.python_version(),
         engine,
     )
-    for where in dict.fromkeys(queue.address for queue in worker.queues):
-        log.info("redis at %s", where)
+    for where, queue in {queue.address: queue for queue in worker.queues}.items():
+        log.info("%s", await _described(where, queue))
     settings = first.settings
     log.info(
         "queues %s - concurrency %d, timeout %gs, attempts %d, lease %gs",
@@ -177,6 +177,19 @@ async def _banner(worker: Worker) -> None:
     )  # fmt: skip
     tasks = sorted({name for queue in worker.queues for name in queue.tasks})
     log.info("tasks: %s", ", ".join(tasks) or "none - is the module that defines them imported?")
+
+
+async def _described(where: str, queue: Queue) -> str:
+    """Say what the server is, if it answers; the worker itself waits for one that does not."""
+    try:
+        facts = await check_server(queue.unchecked_store())
+    except StoreUnavailable:
+        facts = None
+    if facts is None:
+        return f"redis at {where}"
+    version = ".".join(map(str, facts.version))
+    persistence = "aof on" if facts.append_only else "aof off: a restart of the server loses its jobs"
+    return f"{facts.product} {version} at {where}, {facts.used_memory_human} used, {facts.eviction}, {persistence}"
 
 
 async def _check(names: list[str], url: str | None) -> int:
