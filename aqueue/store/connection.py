@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -58,14 +59,14 @@ class Links:
         self.route = route
         self._commands: dict[str, Link] = {}
         self._mailboxes: dict[str, Mailbox] = {}
-        self._opening = asyncio.Lock()
+        self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def command(self, key: str) -> Link:
         """Give the shared link to the server of `key`, opening it at the first use."""
         node = await self.route.node(key)
         link = self._commands.get(node)
         if link is None or not link.alive:
-            async with self._opening:
+            async with self._opening[node]:
                 link = self._commands.get(node)
                 if link is None or not link.alive:
                     link = self._commands[node] = await self.dedicated(key)
@@ -158,7 +159,8 @@ class Links:
 
 def unavailable(label: str, problem: Exception) -> StoreUnavailable:
     late = isinstance(problem, RedisTimeoutError | TimeoutError)
-    what = f"did not answer within {REPLY_SECONDS:g} s" if late else f"cannot be reached ({problem})"
+    unanswered = f"did not answer within {REPLY_SECONDS:g} s and may or may not have done what was asked"
+    what = unanswered if late else f"cannot be reached ({problem})"
     return StoreUnavailable(
         f"Redis at {label} {what}; start it or set AQUEUE_URL, or unset AQUEUE_URL "
         'and install "aqueue-redis[embedded]" to develop without one.'

@@ -32,7 +32,7 @@ from aqueue.store.client import ttl_ms
 from aqueue.store.records import Cancelled, Completed, Failed, Outcome, Released, Retried
 from aqueue.task import Task
 from aqueue.worker.run import Reason, Run
-from aqueue.worker.threads import Interrupted, Threads
+from aqueue.worker.threads import Threads
 
 UNKNOWN_TASK_DELAY_SECONDS: Final = 5.0
 """A worker that knows the task, or the new release, has this long to come up before the next look."""
@@ -120,14 +120,14 @@ class Executor:
 
     def _translate(self, plan: _Plan, run: Run, error: BaseException) -> Outcome:
         """Say what an exception means for the job."""
+        if run.reason is not None:  # whatever its clean-up raised, it ended because it was told to
+            return _stopped(run.reason, plan.result_ttl_ms)
         if isinstance(error, _Raised):
             error = error.original
         elif isinstance(error, TimeoutError):
             error = TimeoutError(f"the attempt took longer than its timeout of {plan.timeout:g} s")
             return self._again(plan, JobError(type="TimeoutError", message=str(error)), None)
         match error:
-            case asyncio.CancelledError() | Interrupted() if run.reason is not None:
-                return _stopped(run.reason, plan.result_ttl_ms)
             case Discard():
                 return Failed(JobError(type="Discard", message=error.reason), plan.failure_ttl_ms)
             case RetryLater():

@@ -7,18 +7,16 @@ claimed, or handed back, by the turn that follows at once. Nothing waits here by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from aqueue.store.records import Lease
 from aqueue.worker.lane import Lane
 
 
 class Fetcher:
     """The intake of one worker."""
 
-    def __init__(self, slots: int, start: Callable[[Lane, Lease], None], *, max_jobs: int | None = None) -> None:
+    def __init__(self, slots: int, *, max_jobs: int | None = None) -> None:
         self._slots = slots
-        self._start = start
         self._left = max_jobs
         self._lanes: Sequence[Lane] = ()
         self._work = asyncio.Event()
@@ -67,11 +65,8 @@ class Fetcher:
             turn = await lane.take_turn(free)
             if turn is None:
                 continue
-            for lease in turn.leases:
-                if self._left is not None:
-                    self._left -= 1
-                self._start(lane, lease)
-            lane.adopted()
+            if self._left is not None:
+                self._left -= len(turn.leases)
             again = again or lane.has_more
         await self._park_or_unpark()
         return again and self.free > 0

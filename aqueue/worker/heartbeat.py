@@ -84,6 +84,9 @@ class Heartbeat:
         except StoreError as error:
             lane.outage.lost(error)
             return
+        except Exception:
+            log.exception("queue %s: a heartbeat went wrong, please report this", lane.name)
+            return
         self._tell_home(lambda: self._take(lane, beat))
 
     def _tell_home(self, what: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from aqueue.errors import StoreError
 from aqueue.job import JobId, WorkerId
 from aqueue.store.client import Client
 from aqueue.store.link import Link
-from aqueue.store.records import Beat, Outcome, Settle, Turn
+from aqueue.store.records import Beat, Lease, Outcome, Settle, Turn
 from aqueue.worker.executor import Executor
 from aqueue.worker.journal import Journal, Outage
 from aqueue.worker.run import Run
@@ -48,6 +48,7 @@ class Lane:
         executor: Executor,
         worker: WorkerId,
         journal: Journal,
+        start: Callable[[Lane, Lease], None],
         wake: Callable[[], None],
     ) -> None:
         self.name = client.keys.queue
@@ -68,6 +69,7 @@ class Lane:
         self.paused = False
         self.due_at: float | None = None
         self._journal = journal
+        self._start = start
         self._wake = wake
         self._sent: tuple[list[Settle], int] | None = None
         self._recovery: asyncio.Task[None] | None = None
@@ -126,6 +128,9 @@ class Lane:
         self.outage.back()
         self._sent = None
         self._note(turn, batch, asked)
+        for lease in turn.leases:
+            self._start(self, lease)
+        self.answered += 1  # last: all that the answer brought is in `running`, so the heartbeat may compare
         return turn
 
     def _note(self, turn: Turn, batch: list[Settle], asked: int) -> None:
@@ -141,10 +146,6 @@ class Lane:
         self.paused = turn.state == "PAUSED"
         next_due = PAUSED_LOOK_SECONDS if self.paused else turn.next_due
         self.due_at = None if next_due is None else asyncio.get_running_loop().time() + next_due
-
-    def adopted(self) -> None:
-        """Everything that the last answer brought is in `running`: the heartbeat may compare."""
-        self.answered += 1
 
     async def _recover(self) -> None:
         """Wait until the server answers at all; the fetcher then sends the open turn again."""

@@ -61,6 +61,9 @@ class Maintenance:
             except StoreError as error:
                 log.debug("upkeep of queue %s is tried again: %s", self._lane.name, error)
                 await asyncio.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("upkeep of queue %s went wrong, please report this", self._lane.name)
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _tick(self, now: float) -> None:
         if self._reclaim_at is not None and now >= self._reclaim_at:

@@ -50,6 +50,8 @@ CANCEL_SECONDS: Final = 3.0
 FLUSH_SECONDS: Final = 2.0
 """For the last settles, when the server cannot be reached either."""
 FLUSH_PAUSE_SECONDS: Final = 0.1
+BREAKDOWN_SECONDS: Final = 5.0
+"""A defect of ours in running a job must not become a hot loop."""
 
 
 class Worker:
@@ -112,7 +114,7 @@ class Worker:
         self._stopping.clear()
         self._hurry.clear()
         threads = Threads(self.concurrency)
-        fetcher = self._fetcher = Fetcher(self.concurrency, self._start, max_jobs=self._max_jobs)
+        fetcher = self._fetcher = Fetcher(self.concurrency, max_jobs=self._max_jobs)
         worker = WorkerId(uuid.uuid4().hex)
         try:
             await self._wait_for_servers()
@@ -153,7 +155,7 @@ class Worker:
             if lifespan is not None:
                 state = await stack.enter_async_context(lifespan())
         executor = Executor(queue, self._middleware, state, threads)
-        return Lane(queue.unchecked_store(), executor, worker, self.journal, fetcher.wake)
+        return Lane(queue.unchecked_store(), executor, worker, self.journal, self._start, fetcher.wake)
 
     async def _work(self, fetcher: Fetcher, worker: WorkerId, *, burst: bool) -> None:
         upkeep: dict[str, Maintenance] = {lane.name: Maintenance(lane, self.journal) for lane in self._lanes}
@@ -169,7 +171,7 @@ class Worker:
                 self._ready.set()
                 try:
                     await fetcher.run(self._lanes, burst=burst)
-                except asyncio.CancelledError:
+                except BaseException:
                     with anyio.CancelScope(shield=True):
                         await self._stop_now(fetcher)
                     raise
@@ -206,7 +208,7 @@ class Worker:
             lane.settle(run, Released())
             return
         run.task = asyncio.get_running_loop().create_task(self._run(lane, run), name=lease.id)
-        run.task.add_done_callback(lambda _: self._never_started(lane, run))
+        run.task.add_done_callback(lambda task: self._without_end(lane, run, task))
 
     async def _run(self, lane: Lane, run: Run) -> None:
         self.journal.started(lane.name, run)
@@ -221,10 +223,15 @@ class Worker:
         self.journal.ended(lane.name, run, outcome, ran)
         lane.settle(run, outcome)
 
-    def _never_started(self, lane: Lane, run: Run) -> None:
-        """A task that is cancelled before its first step runs none of its code, and still has to be settled."""
-        if not run.ended:
-            self._ended(lane, run, lane.executor.never_started(run), 0.0)
+    def _without_end(self, lane: Lane, run: Run, task: asyncio.Task[None]) -> None:
+        """Settle a run whose code did not: a task that is cancelled before its first step runs none of it."""
+        if run.ended:
+            return
+        outcome = lane.executor.never_started(run)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the run of job %s broke down, please report this", run.lease.id, exc_info=error)
+            outcome = Released(delay=BREAKDOWN_SECONDS)
+        self._ended(lane, run, outcome, 0.0)
 
     def _stop_runs(self, lane: Lane, job_ids: Sequence[JobId], reason: Reason) -> None:
         for job_id in job_ids:

@@ -5,14 +5,14 @@
 -- Entries without a job to run (tickets, cancelled and expired jobs) that one call may discard.
 local DISCARD_LIMIT = 500
 
-local RECORD_FIELDS = { 'state', 'attempt', 'crashes', 'enqueued_ms', 'due_ms', 'expires_ms', 'unknown_ms' }
+local RECORD_FIELDS = { 'state', 'attempt', 'crashes', 'enqueued_ms', 'due_ms', 'expires_ms', 'unknown_ms', 'started_ms' }
 
 local function lease_of(at, id, record, token)
   local seen = redis.call('HMGET', record, unpack(RECORD_FIELDS))
   if seen[1] ~= 'queued' then
     return nil
   end
-  if seen[6] and number(seen[6]) <= at.now then
+  if seen[6] and not seen[8] and number(seen[6]) <= at.now then
     finish(locate(at.prefix, id), 'expired', at.now, at.result_ttl_ms, {})
     redis.call('HINCRBY', at.stats, 'expired', 1)
     return nil

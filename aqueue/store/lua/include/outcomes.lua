@@ -30,6 +30,7 @@ end
 function outcomes.retried(at, job, run)
   return unless_cancelled(at, job, function()
     redis.call('HINCRBY', job.record, 'attempt', 1)
+    redis.call('HDEL', job.record, 'unknown_ms')
     schedule(at.queued, at.scheduled, job.id, job.record, at.now + run.delay_ms, { 'error', run.body })
   end)
 end
