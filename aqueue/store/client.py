@@ -194,8 +194,8 @@ class Client:
         keys = self.keys
         lost, cancelled, returned, next_reclaim, next_due = await self._run(
             "extend",
-            [keys.queued, keys.scheduled, keys.held(worker), keys.worker(worker), keys.workers],
-            [keys.base, worker, turn, round(self.settings.lease * 1000), info],
+            [keys.queued, keys.scheduled, keys.held(worker), keys.worker(worker), keys.workers, keys.stats],
+            [keys.base, worker, turn, round(self.settings.lease * 1000), info, ttl_ms(self.settings.result_ttl)],
             items=running,
         )
         return Beat(_ids(lost), _ids(cancelled), _ids(returned), _seconds(next_reclaim), _seconds(next_due))
@@ -206,8 +206,8 @@ class Client:
         return _ids(
             await self._run(
                 "retire",
-                [keys.queued, keys.inbox(worker), keys.held(worker), keys.worker(worker), keys.workers],
-                [keys.base, worker],
+                [keys.queued, keys.inbox(worker), keys.held(worker), keys.worker(worker), keys.workers, keys.stats],
+                [keys.base, worker, ttl_ms(self.settings.result_ttl)],
             )
         )
 

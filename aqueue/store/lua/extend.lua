@@ -6,14 +6,18 @@
 -- KEYS held       hash  id to token of this worker's jobs
 -- KEYS worker     hash  this worker
 -- KEYS workers    zset  worker by lease deadline
+-- KEYS stats      hash  counters
 -- ARGV prefix     str   of the queue's keys, for the records of the held jobs
 -- ARGV me         str   worker id
 -- ARGV turn       int   the last turn whose answer the worker has taken in
 -- ARGV lease_ms   int
 -- ARGV info       str   what the worker says of itself
+-- ARGV result_ttl_ms   int  for jobs that were to be cancelled
 -- ITEM id         str   a job that it runs
 -- RETURNS ids run but not held | ids to cancel | ids handed back | ms until another lease ends, -1 none | ms until the next job is due, -1 none
 --- @include clock
+--- @include finish
+--- @include give_back
 
 local now = now_ms()
 redis.call('ZADD', workers, now + lease_ms, me)
@@ -24,7 +28,7 @@ for id in items() do
   running[id] = true
   if redis.call('HEXISTS', held, id) == 0 then
     lost[#lost + 1] = id
-  elseif redis.call('HGET', prefix .. 'job:' .. id, 'cancel') then
+  elseif type(redis.pcall('HGET', prefix .. 'job:' .. id, 'cancel')) == 'string' then
     cancelled[#cancelled + 1] = id
   end
 end
@@ -35,9 +39,9 @@ for i = 1, #entries, 2 do
   local id, claimed_in = entries[i], tonumber(string.match(entries[i + 1], '/(%d+)$'))
   if claimed_in <= turn and not running[id] then
     redis.call('HDEL', held, id)
-    redis.call('HSET', prefix .. 'job:' .. id, 'state', 'queued')
-    redis.call('RPUSH', queued, id)
-    returned[#returned + 1] = id
+    if give_back(locate(prefix, id), queued, stats, now, result_ttl_ms) then
+      returned[#returned + 1] = id
+    end
   end
 end
 

@@ -17,6 +17,7 @@
 --- @include finish
 --- @include bury
 --- @include queueing
+--- @include give_back
 
 -- Ended workers that one call looks at.
 local WORKERS = 10
@@ -25,12 +26,7 @@ local now = now_ms()
 
 local function crashed(id, name)
   local job = locate(prefix, id)
-  local seen = redis.call('HMGET', job.record, 'state', 'cancel')
-  if seen[1] ~= 'running' then
-    return nil
-  end
-  if seen[2] then
-    finish(job, 'cancelled', now, result_ttl_ms, {})
+  if redis.call('HGET', job.record, 'state') ~= 'running' or not let_go(job, stats, now, result_ttl_ms) then
     return nil
   end
   local crashes = redis.call('HINCRBY', job.record, 'crashes', 1)

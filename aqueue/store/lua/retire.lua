@@ -6,17 +6,22 @@
 -- KEYS held       hash  id to token of this worker's jobs
 -- KEYS worker     hash  this worker
 -- KEYS workers    zset  worker by lease deadline
+-- KEYS stats      hash  counters
 -- ARGV prefix     str   of the queue's keys, for the records of the held jobs
 -- ARGV me         str   worker id
+-- ARGV result_ttl_ms   int  for jobs that were to be cancelled
 -- RETURNS ids handed back
+--- @include clock
+--- @include finish
 --- @include queueing
+--- @include give_back
 
-local returned = {}
+local now, returned = now_ms(), {}
 empty_inbox(queued, inbox)
 for _, id in ipairs(redis.call('HKEYS', held)) do
-  redis.call('HSET', prefix .. 'job:' .. id, 'state', 'queued')
-  redis.call('RPUSH', queued, id)
-  returned[#returned + 1] = id
+  if give_back(locate(prefix, id), queued, stats, now, result_ttl_ms) then
+    returned[#returned + 1] = id
+  end
 end
 redis.call('DEL', held, worker)
 redis.call('ZREM', workers, me)
