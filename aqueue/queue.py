@@ -19,9 +19,6 @@ from weakref import WeakKeyDictionary
 from aqueue.context import Context
 from aqueue.errors import (
     ConfigurationError,
-    JobCancelled,
-    JobExpired,
-    JobFailed,
     JobNotFound,
     NotSerializable,
     ResultTimeout,
@@ -34,12 +31,12 @@ from aqueue.settings import Duration, Settings
 from aqueue.store import address, codec
 from aqueue.store.client import BATCH, Client, ttl_ms
 from aqueue.store.connection import Server
-from aqueue.store.inspection import damaged, job_info
+from aqueue.store.inspection import job_info, result_of
 from aqueue.store.keys import checked_name, unique_digest
 from aqueue.store.preflight import check_server
 from aqueue.store.records import NewJob, QueueStats
 from aqueue.store.waiting import Waiting
-from aqueue.task import Call, Options, Task, make_options, merged
+from aqueue.task import Call, Options, Task, TaskDecorator, make_options, merged
 
 if TYPE_CHECKING:
     import redis.asyncio as redis_asyncio
@@ -259,20 +256,7 @@ class Queue:
                 ended = await self._waiting_here().wait(job_id)
         except TimeoutError:
             raise ResultTimeout(job_id, timeout or 0) from None
-        if ended.damaged:
-            raise damaged(self.name, job_id)
-        match ended.state:
-            case JobState.COMPLETED if ended.result is not None:
-                return ended.result
-            case JobState.FAILED:
-                error = codec.decode_error(ended.error)
-                raise JobFailed(job_id, error.type, error.message, error.traceback)
-            case JobState.CANCELLED:
-                raise JobCancelled(job_id)
-            case JobState.EXPIRED:
-                raise JobExpired(job_id)
-            case _:
-                raise JobNotFound(job_id)
+        return result_of(self.name, job_id, ended)
 
     def _waiting_here(self) -> Waiting:
         loop = asyncio.get_running_loop()
@@ -404,26 +388,6 @@ class Queue:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-class TaskDecorator:
-    """What `@queue.task(...)` with options returns."""
-
-    def __init__(self, queue: Queue, name: str | None, defaults: Options) -> None:
-        self._queue = queue
-        self._name = name
-        self._defaults = defaults
-
-    @overload
-    def __call__(self, function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Task[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
-    def __call__(self, function: Callable[..., Any], /) -> Any:
-        return self._queue.register(function, self._name, self._defaults)
 
 
 async def enqueue(task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:

@@ -11,9 +11,9 @@ import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from aqueue.context import Depends, call_in_place, injected_parameters
+from aqueue.context import Context, Depends, call_in_place, injected_parameters
 from aqueue.errors import BadArguments, ConfigurationError
 from aqueue.retry import Retry
 from aqueue.settings import Duration, instant_ms, seconds
@@ -191,6 +191,26 @@ def merged(first: Options, second: Options) -> Options:
     }
     when = first if when_given else second
     return Options(delay=when.delay, at_ms=when.at_ms, **chosen)
+
+
+class TaskDecorator:
+    """What `@queue.task(...)` with options returns."""
+
+    def __init__(self, queue: Queue, name: str | None, defaults: Options) -> None:
+        self._queue = queue
+        self._name = name
+        self._defaults = defaults
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        return self._queue.register(function, self._name, self._defaults)
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -146,7 +146,6 @@ class Client:
 
     async def pause(self) -> bool:
         """Let no further job start; return whether that is a change."""
-        await self._register()
         return bool(await self._run("pause", [self.keys.paused]))
 
     async def resume(self) -> bool:

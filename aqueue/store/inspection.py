@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aqueue.errors import AqueueError, JobNotFound, StoreError
+from aqueue.errors import AqueueError, JobCancelled, JobExpired, JobFailed, JobNotFound, StoreError
 from aqueue.job import JobId, JobInfo, JobState, QueueName, WorkerId
 from aqueue.settings import instant
 from aqueue.store import codec
+from aqueue.store.records import Ended
 
 
 def job_info(queue: QueueName, job_id: JobId, record: Mapping[str, bytes], envelope: bytes | None) -> JobInfo:
@@ -22,6 +23,27 @@ def job_info(queue: QueueName, job_id: JobId, record: Mapping[str, bytes], envel
         return _read(queue, job_id, record, envelope)
     except (ValueError, KeyError, OverflowError) as error:
         raise damaged(queue, job_id) from error
+
+
+def result_of(queue: QueueName, job_id: JobId, ended: Ended) -> bytes:
+    """Give an ended job's encoded result, or raise how else it ended.
+
+    Errors: JobFailed, JobCancelled, JobExpired; JobNotFound when no result was kept; StoreError if it is damaged.
+    """
+    if ended.damaged:
+        raise damaged(queue, job_id)
+    match ended.state:
+        case JobState.COMPLETED if ended.result is not None:
+            return ended.result
+        case JobState.FAILED:
+            error = codec.decode_error(ended.error)
+            raise JobFailed(job_id, error.type, error.message, error.traceback)
+        case JobState.CANCELLED:
+            raise JobCancelled(job_id)
+        case JobState.EXPIRED:
+            raise JobExpired(job_id)
+        case _:
+            raise JobNotFound(job_id)
 
 
 def damaged(queue: QueueName, job_id: JobId) -> StoreError:

@@ -47,6 +47,7 @@ class Lane:
         client: Client,
         executor: Executor,
         worker: WorkerId,
+        *,
         journal: Journal,
         start: Callable[[Lane, Lease], None],
         wake: Callable[[], None],

@@ -155,7 +155,9 @@ class Worker:
             if lifespan is not None:
                 state = await stack.enter_async_context(lifespan())
         executor = Executor(queue, self._middleware, state, threads)
-        return Lane(queue.unchecked_store(), executor, worker, self.journal, self._start, fetcher.wake)
+        return Lane(
+            queue.unchecked_store(), executor, worker, journal=self.journal, start=self._start, wake=fetcher.wake
+        )
 
     async def _work(self, fetcher: Fetcher, worker: WorkerId, *, burst: bool) -> None:
         upkeep: dict[str, Maintenance] = {lane.name: Maintenance(lane, self.journal) for lane in self._lanes}

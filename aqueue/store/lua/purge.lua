@@ -14,13 +14,13 @@
 
 local now, deleted = now_ms(), 0
 
-local function remove(id)
+-- An id may lie where its job no longer is; only the job that is where its id was found goes.
+local function remove(id, state)
   local job = locate(prefix, id)
-  local state = redis.call('HGET', job.record, 'state')
-  if what == 'waiting' and state ~= 'queued' and state ~= 'scheduled' then
+  if redis.call('HGET', job.record, 'state') ~= state then
     return
   end
-  if what == 'waiting' then
+  if state ~= 'failed' then
     finish(job, 'cancelled', now, 0, {})
   end
   deleted = deleted + redis.call('DEL', job.record)
@@ -30,18 +30,18 @@ end
 if what == 'failed' then
   local pairs_ = redis.call('ZPOPMIN', failed, limit)
   for i = 1, #pairs_, 2 do
-    remove(pairs_[i])
+    remove(pairs_[i], 'failed')
   end
   return { deleted, redis.call('ZCARD', failed) > 0 and 1 or 0 }
 end
 for _, list in ipairs({ queued, suspects }) do
   for _, id in ipairs(redis.call('RPOP', list, limit) or {}) do
-    remove(id)
+    remove(id, 'queued')
   end
 end
 local due = redis.call('ZPOPMIN', scheduled, limit)
 for i = 1, #due, 2 do
-  remove(due[i])
+  remove(due[i], 'scheduled')
 end
 local left = redis.call('LLEN', queued) + redis.call('LLEN', suspects) + redis.call('ZCARD', scheduled)
 return { deleted, left > 0 and 1 or 0 }

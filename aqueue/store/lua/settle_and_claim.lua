@@ -38,6 +38,7 @@
 --- @include queueing
 --- @include outcomes
 --- @include claiming
+--- @include answering
 
 local token = me .. '/' .. turn
 local mine = redis.call('HMGET', worker, 'turn', 'suspect', 'refused')
@@ -47,27 +48,8 @@ local at = {
   result_ttl_ms = result_ttl_ms, failed_cap = failed_cap,
 }
 
-local function answer_again()
-  local leases, entries = {}, redis.call('HGETALL', held)
-  for i = 1, #entries, 2 do
-    if entries[i + 1] == token then
-      local id = entries[i]
-      local seen = redis.call('HMGET', prefix .. 'job:' .. id, 'attempt', 'crashes', 'enqueued_ms', 'unknown_ms')
-      local unknown_for = seen[4] and at.now - number(seen[4]) or -1
-      local envelope = redis.call('GET', prefix .. 'payload:' .. id) or ''
-      leases[#leases + 1] =
-        { id, token, number(seen[1]), number(seen[2]), 0, number(seen[3]), unknown_for, envelope }
-    end
-  end
-  local refused = {}
-  for id in string.gmatch(mine[3] or '', '%S+') do
-    refused[#refused + 1] = id
-  end
-  return { refused, leases, -1, 'MORE' }
-end
-
 if mine[1] and tonumber(mine[1]) == turn then
-  return answer_again()
+  return answer_again(at, token, mine[3])
 end
 if at.suspect and redis.call('HEXISTS', held, at.suspect) == 0 then
   at.suspect = false -- it was handed back by extend

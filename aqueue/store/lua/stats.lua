@@ -11,6 +11,10 @@
 -- ARGV prefix     str   of the queue's keys, for the workers and the oldest job
 -- RETURNS queued scheduled running failed | paused | age of the oldest queued job in ms, -1 none | counters | workers
 --- @include clock
+--- @include queueing
+
+-- Entries at the old end among which the oldest job is looked for; tickets lie there singly.
+local LOOK = 10
 
 local now, running, list = now_ms(), 0, {}
 local alive = redis.call('ZRANGE', workers, 0, -1, 'WITHSCORES')
@@ -21,11 +25,15 @@ for i = 1, #alive, 2 do
 end
 
 local waiting = redis.call('LLEN', queued)
-local oldest = redis.call('LINDEX', queued, -1)
-local age = -1
-if oldest == 'wake' then
-  waiting = waiting - 1
-elseif oldest then
+local age, oldest = -1, nil
+for _, id in ipairs(redis.call('LRANGE', queued, -LOOK, -1)) do
+  if id == TICKET then
+    waiting = waiting - 1
+  else
+    oldest = id
+  end
+end
+if oldest then
   local seen = redis.pcall('HMGET', prefix .. 'job:' .. oldest, 'due_ms', 'enqueued_ms')
   local since = not seen.err and (seen[1] or seen[2])
   age = since and math.max(0, now - number(since)) or -1
