@@ -6,10 +6,11 @@ reply was lost is simply sent again. Nothing here knows user code.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from aqueue.errors import ConfigurationError
+from aqueue.errors import ConfigurationError, StoreFull
 from aqueue.job import Cancellation, JobId, JobState, LeaseToken, QueueName, WorkerId
 from aqueue.settings import FOREVER, Settings
 from aqueue.store import codec
@@ -146,6 +147,8 @@ class Client:
 
     async def pause(self) -> bool:
         """Let no further job start; return whether that is a change."""
+        with contextlib.suppress(StoreFull):  # a full server must still be pausable
+            await self._register()
         return bool(await self._run("pause", [self.keys.paused]))
 
     async def resume(self) -> bool:
