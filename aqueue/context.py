@@ -53,32 +53,35 @@ def current_job() -> Job[Any] | None:
     return None if context is None else context.job
 
 
-class Depends:
-    """Default value of a parameter that is to be provided: `db: Pool = Depends(get_pool)`.
-
-    The provider is a plain or async function, or a generator of either kind whose rest runs when the job is over.
-    It may itself take a `Context` and further `Depends`. Each provider is called once per job.
-    """
+class Dependency:
+    """A provider, as the default value of the parameter that it provides."""
 
     __slots__ = ("provider",)
-
-    def __new__(cls, provider: Callable[..., Any]) -> Any:
-        """Be typed as Any, so that `db: Pool = Depends(...)` passes a type checker."""
-        if not callable(provider):
-            raise ConfigurationError(f"Depends takes a function that provides a value, not {provider!r}.")
-        return super().__new__(cls)
 
     def __init__(self, provider: Callable[..., Any]) -> None:
         self.provider = provider
 
 
-def injected_parameters(signature: inspect.Signature, hints: Mapping[str, Any]) -> dict[str, Depends | None]:
+def Depends(provider: Callable[..., Any]) -> Any:  # noqa: N802  # reads like a type, as in FastAPI
+    """Default value of a parameter that is to be provided: `db: Pool = Depends(get_pool)`.
+
+    The provider is a plain or async function, or a generator of either kind whose rest runs when the job is over.
+    It may itself take a `Context` and further `Depends`. Each provider is called once per job. Typed as Any, so
+    that the parameter may have the type of what is provided.
+    Errors: ConfigurationError if it cannot be called.
+    """
+    if not callable(provider):
+        raise ConfigurationError(f"Depends takes a function that provides a value, not {provider!r}.")
+    return Dependency(provider)
+
+
+def injected_parameters(signature: inspect.Signature, hints: Mapping[str, Any]) -> dict[str, Dependency | None]:
     """Find the parameters that are provided; None stands for the Context."""
-    found: dict[str, Depends | None] = {}
+    found: dict[str, Dependency | None] = {}
     for name, parameter in signature.parameters.items():
         if hints.get(name) is Context:
             found[name] = None
-        elif isinstance(parameter.default, Depends):
+        elif isinstance(parameter.default, Dependency):
             found[name] = parameter.default
     return found
 
@@ -101,7 +104,7 @@ class Injection:
         """Close what was opened. A provider may see the job's exception, and not swallow it."""
         await self._stack.__aexit__(kind, error, trace)
 
-    async def fill(self, injected: Mapping[str, Depends | None]) -> dict[str, Any]:
+    async def fill(self, injected: Mapping[str, Dependency | None]) -> dict[str, Any]:
         """Provide a value for every injected parameter."""
         return {
             name: self._context if dependency is None else await self._provide(dependency.provider)

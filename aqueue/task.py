@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from aqueue.context import Context, Depends, call_in_place, injected_parameters
+from aqueue.context import Context, Dependency, call_in_place, injected_parameters
 from aqueue.errors import BadArguments, ConfigurationError
 from aqueue.retry import Retry
 from aqueue.settings import Duration, instant_ms, seconds
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +81,10 @@ def make_options(
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[R]):
+class Call(Generic[R_co]):
     """A task with its arguments, not yet enqueued; what `enqueue_many` takes."""
 
-    task: Task[..., R]
+    task: Task[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
@@ -101,7 +102,7 @@ class Task(Generic[P, R]):
     """This copy's options for its calls."""
     signature: inspect.Signature = field(init=False)
     """What a caller passes: without injected parameters."""
-    injected: dict[str, Depends | None] = field(init=False)
+    injected: dict[str, Dependency | None] = field(init=False)
     """Injected parameters by name; None stands for the Context."""
     positional: tuple[str, ...] = field(init=False)
     """Every parameter that can be passed by position, injected ones included."""

@@ -1,7 +1,4 @@
-"""One job per file of a directory tree: python examples/quickstart.py [DIR]
-
-Without DIR it reads Python's standard library; without AQUEUE_URL a development server serves from ./.aqueue.
-"""
+"""One job per file of a directory, by default of the standard library: python examples/quickstart.py [DIR]."""
 
 import asyncio
 import sys
@@ -11,13 +8,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from rich.console import Console
+import rich
 from rich.progress import track
 from rich.table import Table
 
 from aqueue import Queue, Worker
 
-queue = Queue("quickstart")
+queue = Queue("quickstart")  # at AQUEUE_URL, or on a development server that starts by itself in ./.aqueue
 
 
 @dataclass
@@ -27,33 +24,35 @@ class File:
     digest: str
 
 
-@queue.task
-def read(path: str) -> File:  # a plain function runs in a thread, where it may block; async def works as well
+def examine(path: str) -> File:
     data = Path(path).read_bytes()
     return File(len(data), data.count(b"\n"), sha256(data).hexdigest())
 
 
-async def main(root: Path) -> None:
-    found = [path for path in root.rglob("*") if path.is_file()]
-    paths = [str(path) for path in found if not {"site-packages", "__pycache__"} & {*path.relative_to(root).parts}]
-    async with queue, Worker(queue, concurrency=20):  # elsewhere: python -m aqueue.worker quickstart:queue
-        started = time.perf_counter()
+@queue.task
+async def read(path: str) -> File:
+    return await asyncio.to_thread(examine, path)
+
+
+async def main(paths: list[str]) -> None:
+    async with queue, Worker(queue, concurrency=20):  # or elsewhere: python -m aqueue.worker quickstart:queue
+        start = time.perf_counter()
         jobs = await queue.enqueue_many(read.call(path) for path in paths)
-        results = [asyncio.create_task(job.result()) for job in jobs]
-        for ended in track(asyncio.as_completed(results), "Reading files", total=len(jobs)):
-            await ended
-        seconds = time.perf_counter() - started
-        infos = await asyncio.gather(*(job.info() for job in jobs))  # records are kept for an hour: result_ttl
-    files = [result.result() for result in results]
-    waits = sorted(info.waited or 0 for info in infos)
-    table = Table("files", "bytes", "lines", "jobs/s", "p50 wait", "p99 wait", title=str(root))
-    totals = f"{len(files):,}", f"{sum(file.size for file in files):,}", f"{sum(file.lines for file in files):,}"
-    table.add_row(*totals, f"{len(jobs) / seconds:,.0f}", *(f"{waits[len(waits) * p // 100]:.3f} s" for p in (50, 99)))
-    Console().print(table)
-    if files != [await read(path) for path in paths]:  # a task called like a function runs right here
+        files = [await job.result() for job in track(jobs, "Reading")]
+        speed = len(files) / (time.perf_counter() - start)
+        waits = sorted(info.waited or 0 for info in await asyncio.gather(*(job.info() for job in jobs)))
+    table = Table("files", "bytes", "lines", "jobs/s", "wait p50", "wait p99")
+    totals = len(files), sum(file.size for file in files), sum(file.lines for file in files), round(speed)
+    p50, p99 = (waits[len(waits) * percent // 100] for percent in (50, 99))
+    table.add_row(*(f"{total:,}" for total in totals), f"{p50:.3f} s", f"{p99:.3f} s")
+    rich.print(table)
+    if files != [examine(path) for path in paths]:  # sizes, line counts and SHA-256, one by one
         sys.exit("totals differ from a direct computation")
     print("verified: totals equal a direct computation")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(*sys.argv[1:] or [sysconfig.get_path("stdlib")])))
+    root = Path(*sys.argv[1:] or [sysconfig.get_path("stdlib")])
+    found = [path for path in root.rglob("*") if not {"site-packages", "__pycache__"} & {*path.relative_to(root).parts}]
+    paths = [str(path) for path in found if path.is_file()]
+    asyncio.run(main(paths)) if paths else sys.exit(f"There is no file in {root}.")

@@ -334,6 +334,7 @@ class Worker:
     async def __aenter__(self) -> Self:
         self._ready.clear()
         self._host = asyncio.get_running_loop().create_task(self.run(), name="aqueue worker")
+        self._host.add_done_callback(_log_death)
         ready = asyncio.ensure_future(self._ready.wait())
         try:
             await asyncio.wait([self._host, ready], return_when=asyncio.FIRST_COMPLETED)
@@ -362,6 +363,12 @@ class _Ear(Listener):
 
     def heard(self, message: str) -> None:
         self._worker.told(self._lane, message)
+
+
+def _log_death(host: asyncio.Task[None]) -> None:
+    """Say at once that an embedded worker has died; the error itself is raised where its block ends."""
+    if not host.cancelled() and (error := host.exception()) is not None:
+        log.error("the embedded worker has ended: %s", error)
 
 
 async def _wait(event: asyncio.Event, timeout: float) -> None:

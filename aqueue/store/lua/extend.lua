@@ -17,6 +17,7 @@
 -- RETURNS ids run but not held | ids to cancel | ids handed back | ms until another lease ends, -1 none | ms until the next job is due, -1 none
 --- @include clock
 --- @include finish
+--- @include queueing
 --- @include give_back
 
 local now = now_ms()
@@ -39,11 +40,13 @@ for i = 1, #entries, 2 do
   local id, claimed_in = entries[i], tonumber(string.match(entries[i + 1], '/(%d+)$'))
   if claimed_in <= turn and not running[id] then
     redis.call('HDEL', held, id)
-    if give_back(locate(prefix, id), queued, stats, now, result_ttl_ms) then
+    if give_back(locate(prefix, id), stats, now, result_ttl_ms) then
       returned[#returned + 1] = id
     end
   end
 end
+
+to_front(queued, returned)
 
 local function first_after(zset, skip)
   for _, pair in ipairs({ { 0, 1 }, { 1, 2 } }) do

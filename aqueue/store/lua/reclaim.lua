@@ -22,7 +22,7 @@
 -- Ended workers that one call looks at.
 local WORKERS = 10
 
-local now = now_ms()
+local now, front = now_ms(), {}
 
 local function crashed(id, name)
   local job = locate(prefix, id)
@@ -46,7 +46,7 @@ local function crashed(id, name)
     redis.call('LPUSH', suspects, id)
     redis.call('LPUSH', queued, TICKET)
   else
-    redis.call('RPUSH', queued, id)
+    front[#front + 1] = id
   end
   return 'requeued'
 end
@@ -86,4 +86,5 @@ for i = 1, #expired, 2 do
     remain = 1
   end
 end
+to_front(queued, front)
 return { gone, #expired == 2 * WORKERS and 1 or remain }

@@ -19,10 +19,11 @@
 local now, returned = now_ms(), {}
 empty_inbox(queued, inbox)
 for _, id in ipairs(redis.call('HKEYS', held)) do
-  if give_back(locate(prefix, id), queued, stats, now, result_ttl_ms) then
+  if give_back(locate(prefix, id), stats, now, result_ttl_ms) then
     returned[#returned + 1] = id
   end
 end
+to_front(queued, returned)
 redis.call('DEL', held, worker)
 redis.call('ZREM', workers, me)
 return returned

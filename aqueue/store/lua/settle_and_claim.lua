@@ -45,7 +45,7 @@ local mine = redis.call('HMGET', worker, 'turn', 'suspect', 'refused')
 local at = {
   prefix = prefix, queued = queued, suspects = suspects, scheduled = scheduled, inbox = inbox, held = held,
   worker = worker, failed = failed, stats = stats, now = now_ms(), suspect = mine[2], crash_limit = crash_limit,
-  result_ttl_ms = result_ttl_ms, failed_cap = failed_cap,
+  result_ttl_ms = result_ttl_ms, failed_cap = failed_cap, front = {},
 }
 
 if mine[1] and tonumber(mine[1]) == turn then
@@ -78,6 +78,7 @@ for id, lease, outcome, body, delay_ms, ttl_ms, task, record, payload in items()
     refused[#refused + 1] = id
   end
 end
+to_front(queued, at.front)
 if #settled > 0 then
   redis.call('HDEL', held, unpack(settled))
   for outcome, count in pairs(counts) do

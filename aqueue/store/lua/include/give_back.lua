@@ -13,14 +13,13 @@ local function let_go(job, stats, now, result_ttl_ms)
   return true
 end
 
--- Answers whether the job was queued again. A record that cannot be read is left alone.
-local function give_back(job, queued, stats, now, result_ttl_ms)
+-- Answers whether the job is queued again, once the caller has put it there. A record that cannot be read is left alone.
+local function give_back(job, stats, now, result_ttl_ms)
   local function attempt()
     if redis.call('HGET', job.record, 'state') ~= 'running' or not let_go(job, stats, now, result_ttl_ms) then
       return false
     end
     redis.call('HSET', job.record, 'state', 'queued')
-    redis.call('RPUSH', queued, job.id)
     return true
   end
   local intact, again = pcall(attempt)

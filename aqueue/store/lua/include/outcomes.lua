@@ -45,7 +45,7 @@ function outcomes.released(at, job, run)
       schedule(at.queued, at.scheduled, job.id, job.record, at.now + run.delay_ms, {})
     else
       redis.call('HSET', job.record, 'state', 'queued')
-      redis.call('RPUSH', at.queued, job.id)
+      at.front[#at.front + 1] = job.id
     end
   end)
 end

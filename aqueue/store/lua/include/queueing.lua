@@ -31,6 +31,14 @@ local function promote(prefix, queued, scheduled, now, limit)
   return #due
 end
 
+-- Jobs that come back go before what waits, oldest first: ids sort by time.
+local function to_front(queued, ids)
+  if #ids > 0 then
+    table.sort(ids, function(one, other) return one > other end)
+    redis.call('RPUSH', queued, unpack(ids))
+  end
+end
+
 -- What a dead or paused worker's BLMOVE has caught goes back to the front, in its old order.
 local function empty_inbox(queued, inbox)
   while redis.call('LMOVE', inbox, queued, 'LEFT', 'RIGHT') do end

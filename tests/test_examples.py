@@ -1,0 +1,192 @@
+"""The examples, run as a reader would run them: each a process of its own, with nothing configured."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+LINES_ALLOWED = 60
+SECONDS_ALLOWED = 60
+RANDOM_FILE = Path("/proc/sys/kernel/random/uuid")
+"""Gives something else to each reader, on Linux."""
+TROUBLE = re.compile(r"Warning|Traceback|Exception ignored|never (retrieved|awaited)|unclosed")
+"""What -W error cannot turn into an exit code, since it comes up where nobody can catch it."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Give what a newcomer's shell has: no URL, so that each directory gets a server, and it goes away soon."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("AQUEUE_", "PYTHON"))}
+    return {**plain, "AQUEUE_EMBEDDED_LINGER": "1", "COLUMNS": "120", **more}
+
+
+def run(directory: Path, *command: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run Python on `command` in `directory` until it ends as it should."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *command],
+        cwd=directory,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_ALLOWED,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert not TROUBLE.search(done.stderr), done.stderr
+    return done
+
+
+def example(name: str) -> str:
+    return str(EXAMPLES / f"{name}.py")
+
+
+def wait_until(fact: Callable[[], object], what: Callable[[], str]) -> None:
+    deadline = time.monotonic() + SECONDS_ALLOWED
+    while not fact():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_fits_on_a_screen_and_is_run_here(path: Path) -> None:
+    """A long example is not read, and one that nobody runs is soon wrong."""
+    assert len(path.read_text().splitlines()) < LINES_ALLOWED
+    assert f'"{path.stem}"' in Path(__file__).read_text()
+
+
+def test_the_quickstart_reads_a_tree_and_verifies_what_it_tells(tmp_path: Path) -> None:
+    """It is the first thing that anybody runs, and its numbers are the ones we show."""
+    tree = tmp_path / "tree"
+    contents = {f"{n % 3}/{n}.txt": b"a line\n" * (50 * n) for n in range(30)}
+    contents |= {"binary": bytes(range(256)), "empty": b""}
+    skipped = {"site-packages/x.py": b"x\n", "0/__pycache__/x.pyc": b"x\n"}
+    for name, content in (contents | skipped).items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(content)
+    printed = run(tmp_path, example("quickstart"), "tree").stdout
+    totals = len(contents), sum(map(len, contents.values())), sum(content.count(b"\n") for content in contents.values())
+    numbers = r"\s+│\s+".join(f"{total:,}" for total in totals)
+    assert re.search(rf"│ {numbers}\s+│\s+[\d,]+\s+│\s+\d\.\d{{3}} s\s+│\s+\d\.\d{{3}} s\s+│", printed), printed
+    assert printed.endswith("verified: totals equal a direct computation\n")
+
+
+def test_the_quickstart_says_when_there_is_nothing_to_read(tmp_path: Path) -> None:
+    """A mistyped directory is the likeliest mistake with it."""
+    assert "no file in missing" in run(tmp_path, example("quickstart"), "missing", code=1).stderr
+
+
+@pytest.mark.skipif(not RANDOM_FILE.exists(), reason="needs a file that reads differently each time")
+def test_the_quickstart_fails_when_the_jobs_read_something_else(tmp_path: Path) -> None:
+    """A verification that cannot fail would verify nothing."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "random").symlink_to(RANDOM_FILE)
+    done = run(tmp_path, example("quickstart"), "tree", code=1)
+    assert "totals differ from a direct computation" in done.stderr
+    assert "verified" not in done.stdout
+
+
+def test_the_embedded_worker_shares_one_pool_among_the_jobs_of_a_server(tmp_path: Path) -> None:
+    """Opening the resource once, before the first job and closed after the last, is what `lifespan` promises."""
+    assert run(tmp_path, example("embedded_worker")).stdout.splitlines() == [
+        "pool opened",
+        "attic: 14.0 on average",
+        "attic: 15.0 on average",
+        "cellar: 11.5 on average",
+        "pool closed",
+    ]
+
+
+def test_the_retries_end_as_told_and_again_the_same_in_a_second_run(tmp_path: Path) -> None:
+    """People run an example twice; what the first run left must not change the second."""
+    for _ in range(2):
+        done = run(tmp_path, example("retries"))
+        assert done.stdout.splitlines() == [
+            "unreliable completed: worked at attempt 3 of 3",
+            "rate_limited completed: worked half a second later",
+            "slow failed: TimeoutError: the attempt took longer than its timeout of 0.3 s",
+            "price failed: Discard: no price for tea",
+            "listed as failed: slow []",
+            "listed as failed: price ['tea']",
+            "price completed: tea costs 3",
+        ]
+        assert done.stderr.count("ConnectionError: the other side hung up - retry") == 2
+
+
+def test_a_worker_told_to_stop_leaves_its_unfinished_job_to_the_next(tmp_path: Path) -> None:
+    """A deploy must cost neither a job nor an attempt."""
+    done = run(tmp_path, example("graceful"))
+    processes = re.findall(r"process (\d+)", done.stdout)
+    old, new = processes[0], processes[-1]
+    assert done.stdout.splitlines() == [
+        f"before SIGTERM: 0.2 s of work done by process {old}",
+        f"within the grace of a second: 0.7 s of work done by process {old}",
+        "the old worker exits with 0",
+        "the third job is queued, with 0 attempts and 0 crashes counted",
+        f"after the deploy: 2.0 s of work done by process {new}",
+        "the new worker exits with 0",
+    ]
+    assert old != new
+    assert "work] cleaning up" in done.stderr
+
+
+@contextmanager
+def web_app(directory: Path) -> Generator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """Serve the example on a free port, until it is told to stop."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = directory / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-W", "error", example("web_app")],
+            cwd=directory,
+            env=environment(PORT=str(port)),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        wait_until(lambda: server.poll() is not None or "Uvicorn running" in log.read_text(), log.read_text)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS_ALLOWED) as client:
+            yield server, client
+    finally:
+        server.kill()
+        server.wait()
+    assert not TROUBLE.search(log.read_text()), log.read_text()
+
+
+def test_the_web_application_serves_jobs_and_obeys_ctrl_c(tmp_path: Path) -> None:
+    """The worker is a guest in the process: the requests and the signals stay with the host."""
+    with web_app(tmp_path) as (server, client):
+        created = client.post("/jobs", json={"title": "Sales", "pages": 12})
+        assert created.status_code == 202
+        place = created.headers["location"]
+        assert client.get(place).json()["state"] in ("queued", "running")
+        with client.stream("GET", f"{place}/events") as events:
+            assert events.headers["content-type"].startswith("text/event-stream")
+            told = [line.removeprefix("data: ") for line in events.iter_lines() if line]
+        assert told[-1] == "completed"
+        assert {"running"} <= set(told[:-1]) <= {"queued", "running"}
+        assert client.get(place).json() == {"state": "completed", "result": "Sales.pdf", "error": None}
+        assert client.get("/jobs/unknown").status_code == client.get("/jobs/unknown/events").status_code == 404
+        server.send_signal(signal.SIGINT)
+        assert server.wait(SECONDS_ALLOWED) == 0
+
+
+def test_the_jobs_of_the_examples_can_be_run_by_a_worker_elsewhere(tmp_path: Path) -> None:
+    """Their comments say so; importing an example must not start it."""
+    queues = ("quickstart:queue", "web_app:queue", "graceful:queue")
+    done = run(tmp_path, "-m", "aqueue.worker", *queues, "--burst", PYTHONPATH=str(EXAMPLES))
+    assert "tasks: read, render, work" in done.stderr
+    assert "stopped: 0 ok" in done.stderr
