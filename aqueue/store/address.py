@@ -29,6 +29,7 @@ from redis.asyncio.connection import (
 from redis.asyncio.retry import Retry as RedisRetry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from aqueue import embedded
@@ -175,8 +176,10 @@ async def _greet(connection: AbstractConnection) -> AbstractConnection:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-    except BaseException:
+    except BaseException as error:
         await connection.disconnect(nowait=True)
+        if isinstance(error.__cause__, AuthenticationError):  # wrapped on unix sockets
+            raise error.__cause__ from None
         raise
     return connection
 

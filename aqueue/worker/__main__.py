@@ -135,7 +135,6 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _work(worker: Worker, *, burst: bool) -> int:
-    await _banner(worker)
     loop = asyncio.get_running_loop()
     signals = 0
 
@@ -148,7 +147,9 @@ async def _work(worker: Worker, *, burst: bool) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     try:
-        await worker.run(burst=burst)
+        await _banner(worker)
+        if not signals:
+            await worker.run(burst=burst)
     finally:
         for queue in worker.queues:
             await queue.close()

@@ -48,7 +48,7 @@ class Fetcher:
         while True:
             self._work.clear()
             again = await self._round()
-            if self._left == 0 or (burst and self._idle()):
+            if not self.draining and (self._left == 0 or (burst and self._idle())):
                 self.drain()
             if self.draining and self._settled():
                 return
@@ -96,15 +96,18 @@ class Fetcher:
         )
 
     def _settled(self) -> bool:
-        unsettled = any(lane.outbox or lane.turn_open for lane in self._lanes)
-        return not unsettled and (self.abandoned or not any(lane.active for lane in self._lanes))
+        """Say whether this agent's work is done; what a server that is away keeps open is left to the farewell."""
+        if self.abandoned:
+            return True
+        unsettled = any((lane.outbox or lane.turn_open) and not lane.recovering for lane in self._lanes)
+        return not unsettled and not any(lane.active for lane in self._lanes)
 
     async def _rest(self) -> None:
         """Wait for work, at most until the next job is due or a paused queue is looked at again."""
         deadline = None
         if self.free > 0:
-            due = [lane.due_at for lane in self._lanes if lane.due_at is not None and not lane.recovering]
-            deadline = min(due, default=None)
+            lanes = [lane for lane in self._lanes if not lane.recovering]
+            deadline = min((lane.due_at for lane in lanes if lane.due_at is not None), default=None)
         try:
             async with asyncio.timeout_at(deadline):
                 await self._work.wait()

@@ -23,6 +23,8 @@ def load_queues(specs: list[str]) -> list[Queue]:
 
 def _load(spec: str) -> Queue:
     module_name, _, attribute = spec.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise ConfigurationError(f"{spec!r} names no module; write module:queue, as in tasks:queue.")
     if module_name.endswith(".py"):
         raise ConfigurationError(
             f"{spec!r} names a file; write {module_name.removesuffix('.py').replace('/', '.')}:queue."

@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from aqueue.errors import ConfigurationError
@@ -36,11 +36,12 @@ class Supervisor:
 
     async def run(self, *, reload: bool = False) -> int:
         """Run until all have ended; return 0, or the code of the first that could not."""
+        changes = _changes() if reload else None
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._forward, number)
         async with asyncio.TaskGroup() as group:
-            watcher = group.create_task(self._restart_on_change()) if reload else None
+            watcher = group.create_task(self._restart_on(changes)) if changes is not None else None
             keepers = [group.create_task(self._keep(index)) for index in range(self._count)]
             await asyncio.wait(keepers)
             if watcher is not None:
@@ -82,15 +83,9 @@ class Supervisor:
                 await _sleep_unless(self._stopping, pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS) if quick else 1.0
 
-    async def _restart_on_change(self) -> None:
-        try:
-            from watchfiles import PythonFilter, awatch  # noqa: PLC0415  # only with the reload extra
-        except ImportError:
-            raise ConfigurationError(
-                '--reload needs the package watchfiles; install it with: pip install "aqueue-redis[reload]".'
-            ) from None
-        async for changes in awatch(".", watch_filter=PythonFilter(), stop_event=None):
-            log.info("%s changed, restarting", ", ".join(sorted({path for _, path in changes})[:3]))
+    async def _restart_on(self, changes: AsyncIterator[set[str]]) -> None:
+        async for paths in changes:
+            log.info("%s changed, restarting", ", ".join(sorted(paths)[:3]))
             for child in list(self._children.values()):
                 if child.returncode is None:
                     child.send_signal(signal.SIGTERM)
@@ -98,6 +93,22 @@ class Supervisor:
 
 UNUSABLE: Final = 2
 """Exit code of a process that cannot work at all as it was called: starting it again would not help."""
+
+
+def _changes() -> AsyncIterator[set[str]]:
+    """Watch the Python files below the working directory. Errors: ConfigurationError without the reload extra."""
+    try:
+        from watchfiles import PythonFilter, awatch  # noqa: PLC0415  # only with the reload extra
+    except ImportError:
+        raise ConfigurationError(
+            '--reload needs the package watchfiles; install it with: pip install "aqueue-redis[reload]".'
+        ) from None
+
+    async def watch() -> AsyncIterator[set[str]]:
+        async for changes in awatch(".", watch_filter=PythonFilter()):
+            yield {path for _, path in changes}
+
+    return watch()
 
 
 def child_command(arguments: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ and only then the agents, so that leases live until nothing needs them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -118,6 +119,8 @@ class Worker:
         worker = WorkerId(uuid.uuid4().hex)
         try:
             await self._wait_for_servers()
+            if self._stopping.is_set():
+                return
             async with AsyncExitStack() as stack:
                 self._lanes = [await self._open_lane(stack, queue, worker, threads, fetcher) for queue in self.queues]
                 await self._work(fetcher, worker, burst=burst)
@@ -161,7 +164,11 @@ class Worker:
 
     async def _work(self, fetcher: Fetcher, worker: WorkerId, *, burst: bool) -> None:
         upkeep: dict[str, Maintenance] = {lane.name: Maintenance(lane, self.journal) for lane in self._lanes}
-        heartbeat = self._heartbeat(upkeep)
+        info = encode_worker(WorkerInfo(socket.gethostname(), os.getpid(), self.concurrency, _version()))
+        for lane in self._lanes:
+            with contextlib.suppress(StoreError):  # the heartbeat goes on trying
+                await lane.client.extend(worker, 0, [], info)
+        heartbeat = self._heartbeat(upkeep, info)
         heartbeat.start()
         try:
             async with anyio.create_task_group() as agents:
@@ -183,18 +190,17 @@ class Worker:
             with anyio.CancelScope(shield=True):
                 await self._leave(worker, heartbeat)
 
-    def _heartbeat(self, upkeep: dict[str, Maintenance]) -> Heartbeat:
+    def _heartbeat(self, upkeep: dict[str, Maintenance], info: str) -> Heartbeat:
         def take(lane: Lane, beat: Beat) -> None:
             lane.take_beat(beat)
             upkeep[lane.name].take_beat(beat)
             self._stop_runs(lane, beat.lost, Reason.LEASE_LOST)
             self._stop_runs(lane, beat.cancelled, Reason.CANCELLED)
 
-        info = WorkerInfo(socket.gethostname(), os.getpid(), self.concurrency, _version())
         settings = [queue.settings for queue in self.queues]
         return Heartbeat(
             self._lanes,
-            encode_worker(info),
+            info,
             take,
             every=min(one.beat for one in settings),
             blocked_cap=min(one.blocked_loop_cap for one in settings),
