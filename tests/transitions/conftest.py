@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 
 import pytest
 import redis
+from servers import Server
+
 from aqueue.job import QueueName
 from aqueue.settings import Settings
 from aqueue.store.address import route_of_url
 from aqueue.store.client import Client
 from aqueue.store.connection import Server as StoreServer
-from servers import Server
 from transitions.store_image import BASE, Store
 
 LEASE_SECONDS = 20
@@ -55,13 +56,14 @@ def listening(raw: redis.Redis) -> Listening:
 
     @contextmanager
     def listen(name: str) -> Iterator[Callable[[], list[str]]]:
-        subscription: Any = raw.pubsub()
+        talker: Any = raw  # redis-py leaves parts of its client untyped
+        subscription = talker.pubsub()
         channel = f"{BASE}channel:{name}"
         subscription.ssubscribe(channel)
         assert subscription.get_message(timeout=5)["type"] == "ssubscribe"
 
         def heard() -> list[str]:
-            raw.execute_command("SPUBLISH", channel, "END")
+            talker.execute_command("SPUBLISH", channel, "END")
             said: list[str] = []
             while (message := subscription.get_message(timeout=5)) is not None and message["data"] != "END":
                 said.append(message["data"])

@@ -107,7 +107,9 @@ class Store:
             case "list":
                 return list(reversed(self._client.lrange(key, 0, -1)))
             case "zset":
-                return {member: self.offset(score) for member, score in self._client.zrange(key, 0, -1, withscores=True)}
+                return {
+                    member: self.offset(score) for member, score in self._client.zrange(key, 0, -1, withscores=True)
+                }
             case "hash":
                 return {field: self._value(kind, field, v) for field, v in self._client.hgetall(key).items()}
             case _:
@@ -208,7 +210,7 @@ def ended(job_id: str, state: str, ttl: int | None = 3600, **fields: Any) -> Ima
     if state == "completed":
         del image[f"payload:{job_id}"]
     if ttl is not None:
-        image["ttl"] = {key: ttl for key in image}
+        image["ttl"] = dict.fromkeys(image, ttl)
     return image
 
 
@@ -221,7 +223,10 @@ def failed(job_id: str, ttl: int | None = 604_800, **fields: Any) -> Image:
 
 
 def worker(name: str, *, lease: int = 10, turn: int = 1, **fields: Any) -> Image:
-    return {"workers": {name: lease}, f"worker:{name}": {"info": f"host of {name}", "turn": turn, "refused": "", **fields}}
+    return {
+        "workers": {name: lease},
+        f"worker:{name}": {"info": f"host of {name}", "turn": turn, "refused": "", **fields},
+    }
 
 
 TICKET: Image = {"queued": ["wake"]}

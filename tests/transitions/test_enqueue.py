@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import redis
+
 from aqueue.errors import ConfigurationError, StoreFull
 from aqueue.job import JobId
 from aqueue.store.client import BATCH, Client
@@ -106,9 +107,7 @@ async def test_only_a_new_earliest_due_time_wakes_a_worker(client: Client, store
     """Workers know the next due time; a later one is no news."""
     before = store.seed(scheduled("x", due=30))
     await client.enqueue([new("a", delay_ms=60_000)])
-    assert store.dump() == but(
-        before, REGISTERED, stored("a", state="scheduled", due_ms=60), {"scheduled": {"a": 60}}
-    )
+    assert store.dump() == but(before, REGISTERED, stored("a", state="scheduled", due_ms=60), {"scheduled": {"a": 60}})
 
 
 async def test_a_ttl_counts_from_the_due_time(client: Client, store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import redis
+
 from transitions.store_image import (
     BASE,
     PAUSED,

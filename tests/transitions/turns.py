@@ -20,9 +20,7 @@ def settle(job_id: str, outcome: Outcome, token: str = "me/1") -> Settle:
     return Settle(JobId(job_id), LeaseToken(token), outcome)
 
 
-async def take_turn(
-    client: Client, *settles: Settle, free: int = 0, number: int = 2, worker: WorkerId = ME
-) -> Turn:
+async def take_turn(client: Client, *settles: Settle, free: int = 0, number: int = 2, worker: WorkerId = ME) -> Turn:
     return await client.settle_and_claim(worker, number, settles, free)
 
 

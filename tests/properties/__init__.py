@@ -1,0 +1,1 @@
+"""Random sequences of transitions, and what holds after every one of them."""

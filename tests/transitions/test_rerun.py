@@ -1,0 +1,108 @@
+"""rerun: an ended job is queued again with fresh counters."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from aqueue.job import JobId
+from aqueue.store.client import Client
+from transitions.store_image import BASE, Image, Store, but, ended, failed, queued, running, scheduled, worker
+from transitions.turns import claimed, take_turn
+
+A = JobId("a")
+
+
+async def test_a_failed_job_gets_a_fresh_start_behind_the_others(client: Client, store: Store) -> None:
+    """No trace of the former runs may bound, hide or end the new one."""
+    before = store.seed(
+        queued("x"),
+        failed("a", crashes=2, token="me/1", due_ms=-50, expires_ms=-40, started_ms=-20, unknown_ms=-30, cancel=1),
+        failed("b"),
+    )
+    assert await client.rerun(A) == "queued"
+    fresh = {"state": "queued", "enqueued_ms": -60, "due_ms": 0}
+    assert store.dump() == but(
+        {**before, "job:a": fresh},
+        {
+            "ttl": {"job:a": None, "payload:a": None},
+            "failed": {"a": None},
+            "queued": ["x", "a"],
+            "stats": {"rerun": 1},
+        },
+    )
+
+
+@pytest.mark.parametrize("state", ["cancelled", "expired"])
+async def test_other_ended_jobs_run_again_too(state: str, client: Client, store: Store) -> None:
+    """A job that never ran is the plainest case to be run after all."""
+    before = store.seed(ended("a", state, expires_ms=-40))
+    assert await client.rerun(A) == "queued"
+    assert store.dump() == but(
+        {**before, "job:a": {"state": "queued", "enqueued_ms": -60, "due_ms": 0}},
+        {"ttl": None, "queued": ["a"], "stats": {"rerun": 1}},
+    )
+
+
+async def test_rerunning_twice_queues_once(client: Client, store: Store) -> None:
+    """The second call finds a job that has not ended."""
+    store.seed(failed("a"))
+    await client.rerun(A)
+    after = store.dump()
+    assert await client.rerun(A) == "unfinished"
+    assert store.dump() == after
+
+
+@pytest.mark.parametrize("state", ["queued", "scheduled", "running"])
+async def test_a_job_that_has_not_ended_is_refused(state: str, client: Client, store: Store) -> None:
+    """A second place in the queue would be a second run."""
+    parts: dict[str, Image] = {
+        "queued": queued("a"),
+        "scheduled": scheduled("a", due=60),
+        "running": running("a", "me/1"),
+    }
+    before = store.seed(parts[state], worker("me"))
+    assert await client.rerun(A) == "unfinished"
+    assert store.dump() == before
+
+
+async def test_a_completed_job_is_gone(client: Client, store: Store) -> None:
+    """Its envelope went with its completion; there is nothing left to run."""
+    before = store.seed(ended("a", "completed", result="1"))
+    assert await client.rerun(A) == "gone"
+    assert store.dump() == before
+
+
+async def test_a_failed_job_without_its_envelope_is_gone(client: Client, store: Store, raw: redis.Redis) -> None:
+    """A stub of ten seconds must not come back as a job without arguments."""
+    store.seed(ended("a", "failed", ttl=10))
+    raw.delete(BASE + "payload:a")
+    before = store.dump()
+    assert await client.rerun(A) == "gone"
+    assert store.dump() == before
+
+
+async def test_a_job_that_does_not_exist_is_missing(client: Client, store: Store) -> None:
+    """A typing error must not make a job."""
+    store.seed()
+    assert await client.rerun(A) == "missing"
+    assert store.dump() == {}
+
+
+async def test_a_rerun_job_no_longer_claims_its_key(client: Client, store: Store) -> None:
+    """Somebody else may hold the key by now, and must not lose it when this job ends."""
+    store.seed(queued("other", unique="k"), failed("a"))
+    store.seed({"job:a": {"unique": "k"}})
+    await client.rerun(A)
+    image = store.dump()
+    assert image["unique:k"] == "other"
+    assert "unique" not in image["job:a"]
+
+
+async def test_a_cancelled_job_that_is_run_again_runs_once(client: Client, store: Store) -> None:
+    """Its id is in the list twice then: once from before the cancel, once from the rerun."""
+    store.seed(queued("a"), worker("me"))
+    await client.cancel(A)
+    await client.rerun(A)
+    assert store.dump()["queued"] == ["a", "a"]
+    assert claimed(await take_turn(client, free=5)) == [("a", "me/2")]
