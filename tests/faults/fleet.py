@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 HERE = Path(__file__).parent
 
@@ -84,7 +85,7 @@ class Fleet:
     def log(self) -> str:
         return self._log.read_text()
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aqueue import Context, Discard, Queue, Retry, Settings, Worker
-from fleet import wait_until
 from servers import Server
+
+from aqueue import Context, Discard, Queue, Retry, Settings, Worker
+from faults.fleet import wait_until
 
 SETTINGS = Settings(result_ttl=1, failure_ttl=1, lease=1.5)
 
@@ -29,7 +30,7 @@ async def mixed_fates(queue: Queue, count: int) -> None:
         raise Discard("of no use")
 
     kinds = [
-        lambda n: fine.call(n),
+        fine.call,
         lambda n: fine.options(result_ttl=0).call(n),
         lambda n: fine.options(key=f"key {n}").call(n),
         lambda n: fine.options(delay=0.05).call(n),
@@ -77,5 +78,3 @@ async def test_the_key_count_returns_to_its_base(own_server: Server) -> None:
 async def test_fifty_thousand_jobs_leave_nothing(own_server: Server) -> None:
     """The long form."""
     await _returns_to_its_base(own_server, 50_000)
-
-

@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import application
 import pytest
-from aqueue import Job, JobFailed, JobState, Queue, Settings
-from fleet import Fleet, wait_until
 from servers import Server
+
+from aqueue import Job, JobFailed, JobState, Queue, Settings
+from faults import application
+from faults.fleet import Fleet, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -176,7 +176,9 @@ async def test_a_full_server_refuses_and_has_stored_nothing(
     client: Client, store: Store, raw: redis.Redis, full: Callable[[], None]
 ) -> None:
     """A producer that is told "full" may try again; half a batch stored would make that two."""
-    before = store.seed(queued("x"), REGISTERED)
+    store.seed()
+    await client.enqueue([new("x")])  # from here on it is the script that meets the full server
+    before = store.dump()
     full()
     with pytest.raises(StoreFull, match="stored nothing"):
         await client.enqueue([new("a"), new("b", digest="k")])

@@ -135,3 +135,10 @@ async def test_an_overdue_job_is_told_as_now(client: Client, store: Store) -> No
     """A negative span would be no time to wait, and is none that a timer takes."""
     store.seed(scheduled("a", due=-60), worker("me"))
     assert (await client.extend(ME, 1, [], "new")).next_due == 0
+
+
+async def test_what_is_handed_back_keeps_its_order(client: Client, store: Store) -> None:
+    """A lost reply must not turn the queue around."""
+    store.seed(running("b", "me/1"), running("a", "me/1"), queued("c"), worker("me"))
+    assert sorted((await client.extend(ME, 1, [], "new")).returned) == [A, B]
+    assert store.dump()["queued"] == ["a", "b", "c"]

@@ -181,3 +181,30 @@ async def test_many_dead_workers_take_several_calls(client: Client, store: Store
     second, remain = await client.reclaim()
     assert (len(second), remain) == (2, False)
     assert store.dump() == {}
+
+
+async def test_the_bound_holds_over_several_dead_workers(client: Client, store: Store) -> None:
+    """A fleet that dies at once is as many jobs as one worker with all of them."""
+    store.seed(
+        *(
+            running(f"j{n}", f"{name}/1")
+            for name, first in (("me", 0), ("other", 300))
+            for n in range(first, first + 300)
+        ),
+        worker("me", lease=-40),
+        worker("other", lease=-30),
+    )
+    first, remain = await client.reclaim()
+    assert (sum(len(gone.requeued) for gone in first), remain) == (BATCH, True)
+    second, remain = await client.reclaim()
+    assert ([(gone.worker, len(gone.requeued)) for gone in second], remain) == ([("other", 100)], False)
+
+
+async def test_jobs_of_dead_workers_keep_their_order(client: Client, store: Store) -> None:
+    """Ids sort by time, so what comes back is again first in, first out, before what has waited less."""
+    store.seed(
+        running("c", "me/1"), running("a", "other/1"), running("b", "me/1"), caught("d", "me"), queued("e"),
+        worker("me", lease=-40), worker("other", lease=-30),
+    )  # fmt: skip
+    await client.reclaim()
+    assert store.dump()["queued"] == ["a", "b", "c", "d", "e"]

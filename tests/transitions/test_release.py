@@ -6,7 +6,7 @@ from aqueue.store.client import Client
 from aqueue.store.records import Released
 from transitions.conftest import Listening
 from transitions.store_image import Store, but, queued, running, worker
-from transitions.turns import TURN_TAKEN, settle, take_turn
+from transitions.turns import TURN_TAKEN, claimed, settle, take_turn
 
 FRONT = Released()
 
@@ -97,3 +97,17 @@ async def test_a_job_that_was_to_be_cancelled_is_not_handed_on(
             "stats": {"cancelled": 1},
         },
     )
+
+
+async def test_jobs_released_together_keep_their_order(client: Client, store: Store) -> None:
+    """A drain hands back many at once; the oldest is to be the next again."""
+    store.seed(running("b", "me/1"), running("a", "me/1"), queued("c"), worker("me"))
+    await take_turn(client, settle("b", FRONT), settle("a", FRONT))
+    assert store.dump()["queued"] == ["a", "b", "c"]
+
+
+async def test_a_released_job_may_be_claimed_by_the_same_turn(client: Client, store: Store) -> None:
+    """It is at the front, and nothing says that its next run must be elsewhere."""
+    store.seed(running("a", "me/1"), queued("b"), worker("me"))
+    assert claimed(await take_turn(client, settle("a", FRONT), free=1)) == [("a", "me/2")]
+    assert store.dump()["queued"] == ["b"]

@@ -112,3 +112,10 @@ async def test_a_job_that_was_to_be_cancelled_gets_no_other_run(
             "stats": {"cancelled": 1},
         },
     )
+
+
+async def test_a_run_that_was_tried_ends_the_time_in_which_the_task_was_unknown(client: Client, store: Store) -> None:
+    """The window counts from when nobody knew the task, not from before somebody ran it."""
+    store.seed(running("a", "me/1", unknown_ms=-100), worker("me"))
+    await take_turn(client, settle("a", again()))
+    assert "unknown_ms" not in store.dump()["job:a"]

@@ -74,3 +74,12 @@ async def test_a_dead_worker_is_listed_with_its_lease_overdrawn(client: Client, 
     assert isinstance(seen, WorkerStats)
     assert (seen.id, seen.info, seen.running) == (WorkerId("me"), "", 1)
     assert -35 < seen.lease_left <= -30
+
+
+async def test_a_ticket_before_a_job_is_not_counted(client: Client, store: Store) -> None:
+    """A job that was released lies before the ticket, one that was enqueued behind it."""
+    store.seed(queued("a"), TICKET, queued("b"))
+    stats = await client.stats()
+    assert stats.queued == 2
+    assert stats.oldest is not None
+    assert store.about(stats.oldest * 1000, 60)
