@@ -119,8 +119,8 @@ class JobInfo:
 
     @property
     def waited(self) -> float | None:
-        """Seconds between due and start of the last run; None before the first."""
-        if self.started_at is None:
+        """Seconds between due and start of the last run; None while the job waits for its next."""
+        if self.started_at is None or self.state in (JobState.SCHEDULED, JobState.QUEUED):
             return None
         return max(0.0, (self.started_at - (self.due_at or self.enqueued_at)).total_seconds())
 

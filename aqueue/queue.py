@@ -13,10 +13,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
-from aqueue.context import Context
 from aqueue.errors import (
     ConfigurationError,
     JobNotFound,
@@ -36,7 +35,7 @@ from aqueue.store.keys import checked_name, unique_digest
 from aqueue.store.preflight import check_server
 from aqueue.store.records import NewJob, QueueStats
 from aqueue.store.waiting import Waiting
-from aqueue.task import Call, Options, Task, TaskDecorator, make_options, merged
+from aqueue.task import Call, Options, TakesContext, TakesCtx, Task, TaskDecorator, make_options, merged
 
 if TYPE_CHECKING:
     import redis.asyncio as redis_asyncio
@@ -99,11 +98,15 @@ class Queue:
     # tasks
 
     @overload
-    def task(self, function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Task[P, R]: ...
+    def task(self, function: TakesCtx[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: TakesContext[P, Awaitable[R]], /) -> Task[P, R]: ...
     @overload
     def task(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
     @overload
-    def task(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    def task(self, function: TakesCtx[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: TakesContext[P, R], /) -> Task[P, R]: ...
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
     @overload
@@ -301,8 +304,11 @@ class Queue:
     async def jobs(self, state: JobState | str, *, offset: int = 0, limit: int = 50) -> list[JobInfo]:
         """Give a page of scheduled, queued, running or failed jobs.
 
-        Errors: ConfigurationError for the other states, whose jobs are found by id only.
+        A page may be shorter than `limit` although more follow: ids of jobs that have moved on since are left out.
+        Errors: ConfigurationError for the other states, whose jobs are found by id only, and for a page that is none.
         """
+        if offset < 0 or limit < 1:
+            raise ConfigurationError(f"offset must be at least 0 and limit at least 1, not {offset} and {limit}.")
         listed = (JobState.SCHEDULED, JobState.QUEUED, JobState.RUNNING, JobState.FAILED)
         if state not in listed:
             raise ConfigurationError(

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from aqueue.context import Context, Dependency, call_in_place, injected_parameters
 from aqueue.errors import BadArguments, ConfigurationError
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+
+class TakesCtx(Protocol[P, R_co]):
+    """A function whose first parameter is `ctx: Context`, which is no part of a call.
+
+    By its name too: `Concatenate` would also take any function whose first parameter accepts any object.
+    """
+
+    def __call__(self, ctx: Context, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+class TakesContext(Protocol[P, R_co]):
+    """The same, with the parameter's name written out."""
+
+    def __call__(self, context: Context, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,11 +218,15 @@ class TaskDecorator:
         self._defaults = defaults
 
     @overload
-    def __call__(self, function: Callable[Concatenate[Context, P], Awaitable[R]], /) -> Task[P, R]: ...
+    def __call__(self, function: TakesCtx[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: TakesContext[P, Awaitable[R]], /) -> Task[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    def __call__(self, function: TakesCtx[P, R], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: TakesContext[P, R], /) -> Task[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:

@@ -14,7 +14,7 @@ UNFINISHED = {"scheduled", "queued", "running"}
 def leaks(client: redis.Redis, prefix: str = "aqueue") -> list[str]:
     """List the keys that would stay for ever, with the reason."""
     found = []
-    for key in client.scan_iter(f"{prefix}:*", count=1000):
+    for key in map(str, client.scan_iter(f"{prefix}:*", count=1000)):
         if client.ttl(key) != -1:
             continue
         base, braced, name = key.rpartition("}:")
@@ -23,7 +23,8 @@ def leaks(client: redis.Redis, prefix: str = "aqueue") -> list[str]:
             continue
         if kind == "workers":
             continue
-        record = f"{base}}}:job:{client.get(key) if kind == 'unique' else rest}"
+        holder = str(client.get(key)) if kind == "unique" else rest
+        record = f"{base}}}:job:{holder}"
         if kind in ("job", "payload", "unique") and client.hget(record, "state") in UNFINISHED:
             continue
         if kind in ("worker", "held", "inbox") and client.zscore(f"{base}}}:workers", rest) is not None:

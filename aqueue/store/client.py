@@ -92,14 +92,14 @@ class Client:
         """
         if len(jobs) > BATCH:
             raise ConfigurationError(f"{len(jobs)} jobs are too many for one call; send at most {BATCH} at once.")
-        await self._register()
+        await self.register()
         keys = self.keys
         each = [key for job in jobs for key in (keys.job(job.id), keys.payload(job.id), keys.unique(job.digest))]
         items = [field for job in jobs for field in _new_job_fields(job)]
         reply = await self._run("enqueue", [keys.queued, keys.scheduled], [keys.base], each, items)
         return [JobId(answer.decode()) for answer in reply]
 
-    async def _register(self) -> None:
+    async def register(self) -> None:
         """Put the queue's name where tools find it; outside the queue's slot, so apart and idempotent."""
         if not self._registered:
             await self.plain("SADD", self.keys.registry, self.keys.queue)
@@ -148,7 +148,7 @@ class Client:
     async def pause(self) -> bool:
         """Let no further job start; return whether that is a change."""
         with contextlib.suppress(StoreFull):  # a full server must still be pausable
-            await self._register()
+            await self.register()
         return bool(await self._run("pause", [self.keys.paused]))
 
     async def resume(self) -> bool:

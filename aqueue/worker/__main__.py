@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import logging
 import os
@@ -28,6 +29,8 @@ from aqueue.worker.worker import DEFAULT_CONCURRENCY, Worker
 
 log = logging.getLogger("aqueue.worker")
 
+BANNER_SECONDS: Final = 1.0
+"""The banner does not wait for a server that is away; the worker does."""
 CHILD: Final = "AQUEUE_SUPERVISED"
 """Set for the processes that a supervisor has started."""
 
@@ -96,7 +99,7 @@ def main(  # a command line is its options
             raise ConfigurationError(
                 "Name at least one queue, as in: python -m aqueue.worker tasks:queue (see --help)."
             )
-        elif CHILD not in os.environ and (processes > 1 or reload or (max_jobs and not burst)):
+        elif os.environ.pop(CHILD, None) is None and (processes > 1 or reload or (max_jobs and not burst)):
             code = _supervise(processes, once=burst, reload=reload)
         else:
             worker = _worker(
@@ -182,10 +185,10 @@ async def _banner(worker: Worker) -> None:
 
 async def _described(where: str, queue: Queue) -> str:
     """Say what the server is, if it answers; the worker itself waits for one that does not."""
-    try:
-        facts = await check_server(queue.unchecked_store())
-    except StoreUnavailable:
-        facts = None
+    facts = None
+    with contextlib.suppress(StoreUnavailable, TimeoutError):
+        async with asyncio.timeout(BANNER_SECONDS):
+            facts = await check_server(queue.unchecked_store())
     if facts is None:
         return f"redis at {where}"
     version = ".".join(map(str, facts.version))

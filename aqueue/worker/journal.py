@@ -23,8 +23,6 @@ log = logging.getLogger("aqueue.worker")
 
 ARGUMENTS_LIMIT: Final = 80
 """Characters of a job's arguments in its start line."""
-SHORT_ID: Final = 6
-"""Characters of a job's id in a line; the whole id is in the record's fields."""
 
 
 class JobFilter(logging.Filter):
@@ -60,7 +58,7 @@ class Journal:
         shown = f"{envelope.task}({self._arguments(envelope)})"
         crashed = f" (crashed {run.lease.crashes}x before)" if run.lease.crashes else ""
         log.info(
-            "%8.3fs -> %s %s%s", run.lease.waited_ms / 1000, run.lease.id[-SHORT_ID:], shown, crashed,
+            "%8.3fs -> %s %s%s", run.lease.waited_ms / 1000, run.lease.id, shown, crashed,
             extra=_fields(queue, run, envelope.task, event="started", wait_s=run.lease.waited_ms / 1000),
         )  # fmt: skip
 
@@ -81,7 +79,7 @@ class Journal:
         if log.isEnabledFor(level):
             mark = "<-" if isinstance(outcome, Completed) else "!!"
             log.log(
-                level, "%8.3fs %s %s %s %s%s", ran, mark, run.lease.id[-SHORT_ID:], run.name, text,
+                level, "%8.3fs %s %s %s %s%s", ran, mark, run.lease.id, run.name, text,
                 f"\n{error.traceback.rstrip()}" if error is not None and self._wants_traceback(outcome, error) else "",
                 extra=_fields(queue, run, run.name, event=event, run_s=ran),
             )  # fmt: skip
@@ -104,7 +102,7 @@ class Journal:
         self.tally["lease_lost"] += 1
         log.warning(
             "lease of %s %s was lost, its outcome was not stored; it runs elsewhere or will",
-            run.lease.id[-SHORT_ID:], run.name, extra=_fields(queue, run, run.name, event="lease_lost"),
+            run.lease.id, run.name, extra=_fields(queue, run, run.name, event="lease_lost"),
         )  # fmt: skip
 
     def gone(self, queue: str, gone: Gone) -> None:

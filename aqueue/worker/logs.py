@@ -8,9 +8,13 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from aqueue.worker.journal import SHORT_ID, JobFilter
+from aqueue.worker.journal import JobFilter
 
 FIELDS: Final = ("event", "job_id", "task", "queue", "attempt", "wait_s", "run_s")
+
+
+UNPRINTABLE: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""A job's error may say anything; it must not move the terminal's cursor."""
 
 
 class TextFormatter(logging.Formatter):
@@ -23,13 +27,13 @@ class TextFormatter(logging.Formatter):
         mark = ""
         if not record.name.startswith("aqueue"):
             job_id = getattr(record, "job_id", "")
-            mark = f"[{job_id[-SHORT_ID:]} {getattr(record, 'task', '')}] " if job_id else f"[{record.name}] "
+            mark = f"[{job_id} {getattr(record, 'task', '')}] " if job_id else f"[{record.name}] "
         level = (
             f"{record.levelname.lower()}: "
             if record.levelno >= logging.WARNING and not hasattr(record, "event")
             else ""
         )
-        return f"{self.formatTime(record, self.datefmt)} {mark}{level}{record.getMessage()}"
+        return f"{self.formatTime(record, self.datefmt)} {mark}{level}{record.getMessage().translate(UNPRINTABLE)}"
 
 
 class JsonFormatter(logging.Formatter):

@@ -33,10 +33,13 @@ class Supervisor:
         self._children: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._code = 0
+        self._reloading = False
+        self._changed = asyncio.Event()
 
     async def run(self, *, reload: bool = False) -> int:
         """Run until all have ended; return 0, or the code of the first that could not."""
         changes = _changes() if reload else None
+        self._reloading = reload
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._forward, number)
@@ -67,7 +70,7 @@ class Supervisor:
             if self._stopping.is_set() or (self._once and code == 0):
                 self._code = self._code or (max(0, code))
                 return
-            if code == UNUSABLE:
+            if self._once or (code == UNUSABLE and not self._reloading):
                 self._code = code
                 self._forward(signal.SIGTERM)
                 return
@@ -80,12 +83,21 @@ class Supervisor:
                     f" in {pause:.0f} s" if quick else "",
                 )
             if quick:
-                await _sleep_unless(self._stopping, pause)
+                await self._pause(pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS) if quick else 1.0
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the next start, unless told to stop, or the code has changed meanwhile."""
+        self._changed.clear()
+        news = [asyncio.ensure_future(event.wait()) for event in (self._stopping, self._changed)]
+        await asyncio.wait(news, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for waiting in news:
+            waiting.cancel()
 
     async def _restart_on(self, changes: AsyncIterator[set[str]]) -> None:
         async for paths in changes:
             log.info("%s changed, restarting", ", ".join(sorted(paths)[:3]))
+            self._changed.set()
             for child in list(self._children.values()):
                 if child.returncode is None:
                     child.send_signal(signal.SIGTERM)
@@ -118,11 +130,3 @@ def child_command(arguments: Sequence[str]) -> list[str]:
 
 def _why(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
-
-
-async def _sleep_unless(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

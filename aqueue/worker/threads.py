@@ -28,10 +28,13 @@ class _Body:
         self._function = function
         self._lock = threading.Lock()
         self._thread: int | None = None
+        self._told = False
 
     def __call__(self) -> tuple[Any, BaseException | None]:
         """Return value or exception: a SystemExit must reach the job's run, not the loop between the two."""
         with self._lock:
+            if self._told:  # before this thread was there to be interrupted
+                return None, Interrupted()
             self._thread = threading.get_ident()
         try:
             return self._function(), None
@@ -43,6 +46,7 @@ class _Body:
 
     def interrupt(self) -> None:
         with self._lock:
+            self._told = True
             if self._thread is not None:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Interrupted))
 

@@ -167,6 +167,7 @@ class Worker:
         info = encode_worker(WorkerInfo(socket.gethostname(), os.getpid(), self.concurrency, _version()))
         for lane in self._lanes:
             with contextlib.suppress(StoreError):  # the heartbeat goes on trying
+                await lane.client.register()
                 await lane.client.extend(worker, 0, [], info)
         heartbeat = self._heartbeat(upkeep, info)
         heartbeat.start()
@@ -285,7 +286,8 @@ class Worker:
         fetcher.drain()
         active = sum(lane.active for lane in self._lanes)
         if active:
-            log.info("stopping: %d jobs may go on for up to %g s (stop again to end them now)", active, self.grace)
+            jobs = "1 job" if active == 1 else f"{active} jobs"
+            log.info("stopping: %s may go on for up to %g s (stop again to end now)", jobs, self.grace)
         await _wait(self._hurry, self.grace)
         await self._stop_now(fetcher)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from servers import Server
 
 from aqueue import Context, Discard, Queue, Retry, Settings, Worker
+from aqueue.task import Call
 from faults.fleet import wait_until
 
 SETTINGS = Settings(result_ttl=1, failure_ttl=1, lease=1.5)
@@ -29,7 +32,7 @@ async def mixed_fates(queue: Queue, count: int) -> None:
     async def wrong() -> None:
         raise Discard("of no use")
 
-    kinds = [
+    kinds: list[Callable[[int], Call[Any]]] = [
         fine.call,
         lambda n: fine.options(result_ttl=0).call(n),
         lambda n: fine.options(key=f"key {n}").call(n),

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,15 @@ def node(directory: Path, port: int, *options: str) -> Generator[redis.Redis]:
         process.wait()
 
 
+def _cluster(client: redis.Redis, *command: str | int) -> str:
+    return str(client.execute_command("CLUSTER", *command))  # type: ignore[no-untyped-call]  # redis-py leaves it so
+
+
+def _is_whole(client: redis.Redis) -> bool:
+    """Say whether this node has met the others and sees all slots served."""
+    return "cluster_state:ok" in _cluster(client, "INFO") and _cluster(client, "NODES").count("connected") == 3
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
     """Three primaries, each with a third of the slots."""
@@ -66,18 +76,11 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         ]
         bounds = [0, 5461, 10923, 16384]
         for client, first, end in zip(clients, bounds, bounds[1:], strict=False):
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+            _cluster(client, "ADDSLOTSRANGE", first, end - 1)
         for port in ports[1:]:
-            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port)
+            _cluster(clients[0], "MEET", "127.0.0.1", port)
         for client in clients:
-            wait_until(
-                lambda c=client: "cluster_state:ok" in str(c.execute_command("CLUSTER", "INFO")),
-                20,
-                "the cluster is ok",
-            )
-            wait_until(
-                lambda c=client: str(c.execute_command("CLUSTER", "NODES")).count("connected") == 3, 20, "all nodes met"
-            )
+            wait_until(partial(_is_whole, client), 20, "the cluster is whole")
         yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
 
 
@@ -140,10 +143,8 @@ async def test_a_failover_is_followed_to_the_new_primary(sentinel: tuple[str, in
 
         async with Worker(queue):
             assert await (await double.enqueue(1)).result(timeout=10) == 2
-            with redis.Redis(port=primary) as client:
-                client.execute_command("CLIENT", "NO-EVICT", "on")
-                with contextlib.suppress(redis.ConnectionError):
-                    client.shutdown(nosave=True, now=True)
+            with redis.Redis(port=primary) as client, contextlib.suppress(redis.ConnectionError):
+                client.shutdown(nosave=True, now=True)
             with redis.Redis(port=replica, decode_responses=True) as client:
                 wait_until(lambda: dict(client.info("replication"))["role"] == "master", 30, "the replica is promoted")
             deadline = time.monotonic() + 20

@@ -30,7 +30,7 @@ async def make_client(server: Server) -> AsyncIterator[MakeClient]:
     made: list[Client] = []
 
     def make(**settings: Any) -> Client:
-        options = {"lease": LEASE_SECONDS, **settings}
+        options: Any = {"lease": LEASE_SECONDS, **settings}
         client = Client(StoreServer(lambda: route_of_url(server.url)), QueueName("q"), Settings(**options))
         made.append(client)
         return client

@@ -47,7 +47,7 @@ def parsed(made: logging.LogRecord) -> dict[str, Any]:
 
 def test_text_of_a_job_is_marked_with_its_id_and_task() -> None:
     """Jobs run side by side, and so do their lines."""
-    assert text(record("sent", **JOB)) == "[t7keeq mail] sent"
+    assert text(record("sent", **JOB)) == "[06h0n4701qdbka3j39t7keeq mail] sent"
 
 
 def test_text_outside_of_a_job_is_marked_with_its_logger() -> None:
@@ -65,7 +65,7 @@ def test_lines_of_the_worker_carry_no_mark() -> None:
 )
 def test_text_names_the_level_from_warning_on(level: int, mark: str) -> None:
     """On every line it would be noise."""
-    assert text(record("late", level=level, **JOB)) == f"[t7keeq mail] {mark}late"
+    assert text(record("late", level=level, **JOB)) == f"[06h0n4701qdbka3j39t7keeq mail] {mark}late"
 
 
 def test_the_end_line_of_a_failed_job_is_not_called_an_error_twice() -> None:

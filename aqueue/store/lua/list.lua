@@ -39,7 +39,10 @@ local waiting = redis.call('LRANGE', queued, -last - 1, -offset - 1)
 for i = #waiting, 1, -1 do
   ids[#ids + 1] = waiting[i]
 end
-if offset == 0 then
-  append(redis.call('LRANGE', suspects, 0, limit - 1))
+-- The suspects' pages follow those of the queue.
+local before = redis.call('LLEN', queued)
+if #ids < limit then
+  local from = math.max(0, offset - before)
+  append(redis.call('LRANGE', suspects, from, from + limit - #ids - 1))
 end
 return ids

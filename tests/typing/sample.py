@@ -1,0 +1,89 @@
+"""What users write, and what a type checker must say of it. Checked by test_typing.py; never run.
+
+A line that is to be refused ends in `# refused`; `reveal_type` lines name the type that is to be inferred.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import reveal_type
+
+from aqueue import Context, Depends, Job, Queue, Retry, enqueue
+
+queue = Queue("default")
+
+
+class Pool: ...
+
+
+def get_pool() -> Pool:
+    return Pool()
+
+
+@queue.task
+async def title(url: str, *, upper: bool = False) -> str:
+    return url.upper() if upper else url
+
+
+@queue.task(retry=Retry(max_attempts=2), timeout="5m")
+async def length(context: Context, text: str) -> int:
+    return len(text) + context.attempt
+
+
+@queue.task
+def plain(number: int) -> float:
+    return number / 2
+
+
+@queue.task
+async def anything(ctx: Context, value: object) -> bytes: ...
+
+
+@queue.task
+async def something(value: object, more: int = 1) -> bytes: ...
+
+
+@queue.task
+async def stored(user_id: int, db: Pool = Depends(get_pool)) -> None: ...
+
+
+async def use() -> None:
+    reveal_type(await title.enqueue("https://example.org"))  # Job[str]
+    reveal_type(await title.enqueue("https://example.org", upper=True))  # Job[str]
+    await title.enqueue(5)  # refused
+    await title.enqueue()  # refused
+    await title.enqueue("a", "b")  # refused
+    await title.enqueue("a", lower=True)  # refused
+
+    reveal_type(await length.enqueue("text"))  # Job[int]
+    await length.enqueue(5)  # refused
+    await length.enqueue(Context(task="t"), "text")  # refused
+
+    reveal_type(await plain.enqueue(4))  # Job[float]
+    await plain.enqueue("4")  # refused
+
+    reveal_type(await anything.enqueue([1]))  # Job[bytes]
+    reveal_type(await something.enqueue([1], 2))  # Job[bytes]
+    await something.enqueue([1], "2")  # refused
+
+    reveal_type(await stored.enqueue(7))  # Job[None]
+    await stored.enqueue("7")  # refused
+
+    reveal_type(await title.options(delay=60, key="k").enqueue("a"))  # Job[str]
+    await title.options(delay=timedelta(seconds=1)).enqueue(1)  # refused
+    title.options(dellay=60)  # refused
+
+    reveal_type(await enqueue(title, "a"))  # Job[str]
+    await enqueue(title, 1)  # refused
+    reveal_type(await queue.enqueue(length, "a"))  # Job[int]
+    await queue.enqueue(length, 1)  # refused
+    reveal_type(await queue.enqueue("title", "a"))  # Job[Any]
+
+    reveal_type(await queue.enqueue_many(title.call(url) for url in ["a"]))  # list[Job[str]]
+    title.call(1)  # refused
+    await queue.enqueue_many([title.call("a"), plain.call(1)])
+
+    job: Job[str] = await title.enqueue("a")
+    reveal_type(await job.result(timeout=10))  # str
+    reveal_type(await title("a"))  # str
+    await title(1)  # refused
