@@ -119,7 +119,7 @@ class Injection:
             raise ConfigurationError(f"Depends goes in a circle ({chain}); break it.")
         self._opening.append(provider)
         try:
-            wanted = await self.fill(injected_parameters(inspect.signature(provider), _hints_of(provider)))
+            wanted = await self.fill(injected_parameters(inspect.signature(provider), hints_of(_called(provider))))
             value = self._values[provider] = await self._open(provider, wanted)
         finally:
             self._opening.pop()
@@ -135,11 +135,29 @@ class Injection:
         return await value if inspect.isawaitable(value) else value
 
 
-def _hints_of(provider: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Resolve annotations; one that cannot be resolved at run time is taken for Any, alone."""
     try:
-        return get_type_hints(provider)
-    except (NameError, TypeError):
-        return dict(getattr(provider, "__annotations__", {}))
+        return get_type_hints(function, include_extras=True)
+    except Exception:  # noqa: BLE001, S110  # an annotation may be any expression; one by one, below, says which
+        pass
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        if not isinstance(annotation, str):
+            hints[name] = annotation
+            continue
+        try:
+            hints[name] = eval(annotation, getattr(function, "__globals__", {}))  # noqa: S307  # the author's own source
+        except Exception:  # noqa: BLE001  # as above
+            hints[name] = Any
+    return hints
+
+
+def _called(provider: Callable[..., Any]) -> Callable[..., Any]:
+    """Find the function whose annotations describe a call: that of a class, or of an object that can be called."""
+    if inspect.isclass(provider):
+        return provider.__init__
+    return provider if inspect.isroutine(provider) else type(provider).__call__
 
 
 async def invoke(

@@ -148,7 +148,7 @@ class RetryLater(Exception):
     def __init__(self, delay: float | timedelta | str = 0, reason: str = "asked to run later") -> None:
         super().__init__(reason)
         self.delay = delay
-        self.reason = reason
+        self.reason = str(reason)  # it may well be an exception
 
 
 class Discard(Exception):
@@ -156,4 +156,4 @@ class Discard(Exception):
 
     def __init__(self, reason: str = "discarded by the task") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)

@@ -9,6 +9,8 @@ import asyncio
 import base64
 import logging
 import os
+import secrets
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -50,10 +52,44 @@ _servers: Final[dict[str, Server]] = {}
 """Queues that name the same URL share its connections."""
 
 
+class JobIds:
+    """Makes ids that sort by time: 48 bits of milliseconds and 72 random ones, in 24 characters.
+
+    Those of one process only grow, so that jobs keep the order in which they were enqueued wherever ids are sorted.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> JobId:
+        now = time.time_ns() // 1_000_000 << RANDOM_BITS
+        with self._lock:
+            step = 1 + secrets.randbits(STEP_BITS)
+            self._last = max(self._last + step, now | secrets.randbits(RANDOM_BITS - 1))
+            value = self._last
+        return JobId(base64.b32hexencode(value.to_bytes(15, "big")).decode().lower())
+
+
+RANDOM_BITS: Final = 72
+STEP_BITS: Final = 32
+"""Within one millisecond the next id cannot be guessed from the last, and a million of them fit."""
+
+
 def new_job_id() -> JobId:
-    """Make an id that sorts by time: 48 bits of milliseconds, 72 random ones, in 24 characters."""
-    raw = (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(9)
-    return JobId(base64.b32hexencode(raw).decode().lower())
+    """Make the id of a new job."""
+    return _job_ids()
+
+
+def _renew_job_ids() -> None:
+    """A forked child must neither go on in its parent's sequence nor find its lock held."""
+    global _job_ids  # noqa: PLW0603  # what a fork copies has to be replaced
+    _job_ids = JobIds()
+
+
+_job_ids = JobIds()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_job_ids)
 
 
 class Queue:
@@ -202,6 +238,9 @@ class Queue:
 
     def _envelope(self, call: Call[Any], outgoing: Outgoing) -> bytes:
         given = call.task.overrides
+        for name, value in outgoing.headers.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise NotSerializable(f"header {name!r} of {outgoing.task} is not text; middleware must send text.")
         headers = codec.Headers(extra=outgoing.headers)
         if given.timeout is not None:
             headers.timeout_ms = round(given.timeout * 1000)
@@ -248,7 +287,7 @@ class Queue:
 
     async def job_info(self, job_id: JobId) -> JobInfo:
         """Ask for a job's whole record. Errors: JobNotFound, StoreError for a damaged record."""
-        (found,) = await (await self.store()).inspect([job_id])
+        (found,) = await (await self.store()).inspect([_job_id(job_id)])
         return job_info(self.name, job_id, *found)
 
     async def job_result(self, job_id: JobId, timeout: float | None) -> bytes:
@@ -264,6 +303,8 @@ class Queue:
     def _waiting_here(self) -> Waiting:
         loop = asyncio.get_running_loop()
         if loop not in self._waiting:
+            for closed in [known for known in self._waiting if known.is_closed()]:
+                del self._waiting[closed]
             self._waiting[loop] = Waiting(cast("Client", self._store))
         return self._waiting[loop]
 

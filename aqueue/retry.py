@@ -28,7 +28,7 @@ class Retry:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+        if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool) or self.max_attempts < 1:
             raise ConfigurationError(
                 f"max_attempts counts the first run, so it must be a whole number of at least 1, "
                 f"not {self.max_attempts!r}."

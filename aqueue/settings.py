@@ -109,7 +109,7 @@ class Settings:
             object.__setattr__(self, name, seconds(getattr(self, name), name, forever=name in forever))
         for option in fields(self):
             value = getattr(self, option.name)
-            if option.type == "int" and (not isinstance(value, int) or value < 1):
+            if option.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigurationError(f"{option.name} must be a whole number of at least 1, not {value!r}.")
         if not isinstance(self.retry, Retry):
             raise ConfigurationError(f"retry must be a Retry, not {self.retry!r}; write Retry(max_attempts=...).")

@@ -7,13 +7,12 @@ so the two cannot collide. Nothing here knows Redis.
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from aqueue.context import Context, Dependency, call_in_place, injected_parameters
+from aqueue.context import Context, Dependency, call_in_place, hints_of, injected_parameters
 from aqueue.errors import BadArguments, ConfigurationError
 from aqueue.retry import Retry
 from aqueue.settings import Duration, instant_ms, seconds
@@ -77,6 +76,8 @@ def make_options(
         raise ConfigurationError("delay and at both say when to start; give only one of them.")
     if key is not None and (not isinstance(key, str) or not key):
         raise ConfigurationError(f"key must be text of at least one character, not {key!r}.")
+    if isinstance(key, str) and not key.isprintable():
+        raise ConfigurationError(f"key must be printable text, not {key!r}.")
     if retry is not None and not isinstance(retry, Retry):
         retry = Retry(max_attempts=retry)
 
@@ -127,7 +128,7 @@ class Task(Generic[P, R]):
     __doc__: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        hints = _hints(self.function)
+        hints = hints_of(self.function)
         whole = inspect.signature(self.function)
         injected = injected_parameters(whole, hints)
         kept = [p for p in whole.parameters.values() if p.name not in injected]
@@ -190,6 +191,8 @@ class Task(Generic[P, R]):
         Units:  seconds, a timedelta or text such as "5m"; `at` is an aware datetime; -1 keeps a result for ever.
         Errors: ConfigurationError.
         """
+        if queue is not None and not hasattr(queue, "submit"):
+            raise ConfigurationError(f"queue must be a Queue, not {queue!r}.")
         given = make_options(
             delay=delay, at=at, key=key, ttl=ttl, timeout=timeout, retry=retry,
             result_ttl=result_ttl, failure_ttl=failure_ttl,
@@ -231,21 +234,3 @@ class TaskDecorator:
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
         return self._queue.register(function, self._name, self._defaults)
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Resolve annotations; one that cannot be resolved at run time is taken for Any, alone."""
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # noqa: BLE001, S110  # an annotation may be any expression; one by one, below, says which
-        pass
-    hints: dict[str, Any] = {}
-    for name, annotation in getattr(function, "__annotations__", {}).items():
-        if not isinstance(annotation, str):
-            hints[name] = annotation
-            continue
-        try:
-            hints[name] = eval(annotation, getattr(function, "__globals__", {}))  # noqa: S307  # the author's own source
-        except Exception:  # noqa: BLE001  # as above
-            hints[name] = Any
-    return hints

@@ -29,5 +29,5 @@ def leaks(client: redis.Redis, prefix: str = "aqueue") -> list[str]:
             continue
         if kind in ("worker", "held", "inbox") and client.zscore(f"{base}}}:workers", rest) is not None:
             continue
-        found.append(f"{key} ({client.type(key)})")
+        found.append(f"{key} ({client.type(key)!r})")
     return found

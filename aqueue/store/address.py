@@ -202,7 +202,7 @@ def masked(url: str) -> str:
 
 def checked_url(url: str) -> str:
     """Return `url` if its scheme is known, else raise ConfigurationError."""
-    scheme = url.partition("://")[0] if isinstance(url, str) else None
+    scheme = url.partition("://")[0] if isinstance(url, str) and "://" in url else None
     if scheme not in SCHEMES.split(", "):
         raise ConfigurationError(
             f"{masked(str(url))!r} is not an address of Redis; use one of {SCHEMES}, as in redis://host:6379/0."

@@ -8,6 +8,7 @@ version may append elements, which older readers skip; a version of which this p
 from __future__ import annotations
 
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -96,14 +97,17 @@ _UNWRITABLE: Final = (TypeError, ValueError, NotImplementedError, OverflowError,
 def encode_call(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], headers: Headers) -> bytes:
     """Write an envelope. Errors: NotSerializable, naming the argument."""
     try:
-        return _encoder.encode([WIRE_VERSION, task, args, kwargs, headers])
+        data = _encoder.encode([WIRE_VERSION, task, args, kwargs, headers])
     except _UNWRITABLE:
         _name_culprit(task, args, kwargs)
         raise
+    if b"null" in data:  # JSON has no nan and no infinity, and msgspec writes null instead
+        _refuse_unwritable_floats(task, args, kwargs)
+    return data
 
 
 def _name_culprit(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    for name, value in [*((f"argument {i}", value) for i, value in enumerate(args, 1)), *kwargs.items()]:
+    for name, value in _named(args, kwargs):
         try:
             _encoder.encode(value)
         except _UNWRITABLE as error:
@@ -113,10 +117,29 @@ def _name_culprit(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
             ) from error
 
 
+def _refuse_unwritable_floats(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    for name, value in _named(args, kwargs):
+        if _has_unwritable_float(value):
+            raise NotSerializable(
+                f"{name} of {task} has a float that JSON cannot hold (nan or inf); pass None or text."
+            )
+
+
+def _has_unwritable_float(value: object) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Mapping):
+        return any(map(_has_unwritable_float, value.values()))
+    return isinstance(value, list | tuple | set | frozenset) and any(map(_has_unwritable_float, value))
+
+
+def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [*((f"argument {i}", value) for i, value in enumerate(args, 1)), *kwargs.items()]
+
+
 def largest_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """Say which argument takes most of an envelope."""
-    named = [*((f"argument {i}", value) for i, value in enumerate(args, 1)), *kwargs.items()]
-    sizes = [(len(_encoder.encode(value)), name) for name, value in named]
+    sizes = [(len(_encoder.encode(value)), name) for name, value in _named(args, kwargs)]
     size, name = max(sizes, default=(0, "none"))
     return f"{name} alone takes {size}"
 

@@ -191,6 +191,9 @@ class Server:
         self._users.setdefault(loop, set()).add(user)
         links = self._links.get(loop)
         if links is None:
+            for closed in [known for known in self._links if known.is_closed()]:  # asyncio.run without close()
+                del self._links[closed]
+                self._users.pop(closed, None)
             links = self._links[loop] = Links(self._make_route())
         return links
 

@@ -117,4 +117,4 @@ class Keys:
 
 def unique_digest(task: str, key: str) -> str:
     """Name the unique key of `key` within one task."""
-    return hashlib.sha256(f"{task}\0{key}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{task}\0{key}".encode("utf-8", "backslashreplace")).hexdigest()[:32]

@@ -173,6 +173,10 @@ class Subscription:
                     future.exception()  # seen: whoever waits gets it, nobody else need be warned
             await self._connection.disconnect(nowait=True)
 
+    @property
+    def alive(self) -> bool:
+        return not self._reader.done()
+
     async def ended(self) -> None:
         """Return when the connection is gone."""
         await asyncio.wait([self._reader])

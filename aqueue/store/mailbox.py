@@ -50,10 +50,13 @@ class Mailbox:
         """Return once messages on `channel` reach `listener`. Errors: those of redis-py, and OSError."""
         async with self._changing:
             self._listeners[channel] = listener
+            try:
+                if self._subscription is not None:
+                    await self._subscription.subscribe(channel)
+            except (RedisError, OSError):  # it has just died, and the keeper does not know yet
+                await self._drop()
             if self._subscription is None:
                 await self._open()
-            else:
-                await self._subscription.subscribe(channel)
             if self._keeper is None:
                 self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="aqueue mailbox")
 
@@ -79,16 +82,23 @@ class Mailbox:
             raise
         self._subscription = subscription
 
+    async def _drop(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.close()
+
     async def _keep(self) -> None:
         pause = 0.05
         while True:
             if self._subscription is not None:
                 await self._subscription.ended()
-                self._subscription = None
                 pause = 0.05
             try:
                 async with self._changing:
-                    await self._open()
+                    if self._subscription is not None and not self._subscription.alive:
+                        await self._drop()
+                    if self._subscription is None:
+                        await self._open()
             except (RedisError, OSError, TimeoutError) as error:
                 log.debug("no subscription yet: %s", error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads load, guards nothing
@@ -101,5 +111,4 @@ class Mailbox:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-        if self._subscription is not None:
-            await self._subscription.close()
+        await self._drop()

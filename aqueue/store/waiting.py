@@ -37,7 +37,8 @@ class Waiting(Listener):
         self._waiters: dict[JobId, set[asyncio.Future[Ended]]] = {}
         self._unasked: set[JobId] = set()
         self._work = asyncio.Event()
-        self._listening = False
+        self._listening = asyncio.Lock()
+        self._listens = False
         self._asker: asyncio.Task[None] | None = None
 
     async def wait(self, job_id: JobId) -> Ended:
@@ -56,15 +57,16 @@ class Waiting(Listener):
                     del self._waiters[job_id]
 
     async def _listen(self) -> None:
-        if self._listening:
-            return
-        links, key = self._client.links, self._client.keys.channel(self._name)
-        try:
-            mailbox = await links.mailbox(key)
-            await mailbox.listen(key, self)
-        except (RedisError, OSError) as error:
-            raise unavailable(links.route.label, error) from error
-        self._listening = True
+        async with self._listening:
+            if self._listens:
+                return
+            links, key = self._client.links, self._client.keys.channel(self._name)
+            try:
+                mailbox = await links.mailbox(key)
+                await mailbox.listen(key, self)
+            except (RedisError, OSError) as error:
+                raise unavailable(links.route.label, error) from error
+            self._listens = True
 
     def heard(self, message: str) -> None:
         verb, _, rest = message.partition(" ")

@@ -188,7 +188,7 @@ def _described(error: BaseException) -> JobError:
     name = type(error).__name__ if isinstance(error, AqueueError) else _qualified(type(error))
     try:
         message = str(error)
-    except Exception as broken:  # noqa: BLE001  # a task's own exception may do anything when it is printed
+    except BaseException as broken:  # noqa: BLE001  # a task's own exception may do anything when it is printed
         message = f"<its message could not be read: {type(broken).__name__}>"
     return JobError(type=name, message=message, traceback=_traceback(error))
 
@@ -209,5 +209,5 @@ def _traceback(error: BaseException) -> str:
         frames = frames.tb_next
     try:
         return "".join(traceback.format_exception(type(error), error, frames))
-    except Exception as broken:  # noqa: BLE001  # as above
+    except BaseException as broken:  # noqa: BLE001  # as above
         return f"<its traceback could not be formatted: {type(broken).__name__}>"

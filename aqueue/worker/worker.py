@@ -84,7 +84,7 @@ class Worker:
         if len({queue.name for queue in queues}) < len(queues):
             raise ConfigurationError("A worker takes each queue once; drop the repeated one.")
         for name, value in (("concurrency", concurrency), ("max_jobs", 1 if max_jobs is None else max_jobs)):
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigurationError(f"{name} must be a whole number of at least 1, not {value!r}.")
         self.queues = queues
         self.concurrency = concurrency
@@ -95,12 +95,16 @@ class Worker:
         self._max_jobs = max_jobs
         self._fetcher: Fetcher | None = None
         self._lanes: list[Lane] = []
-        self._stopping = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._ready = asyncio.Event()
+        self._make_events()
         self._host: asyncio.Task[None] | None = None
         self.threads_left = 0
         """Threads of plain functions that were still running when the worker gave up on them."""
+
+    def _make_events(self) -> None:
+        """Make them anew for each run, which may be in another event loop."""
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._ready = asyncio.Event()
 
     # running
 
@@ -112,8 +116,8 @@ class Worker:
         """
         if self._fetcher is not None:
             raise ConfigurationError("This worker is running already; make another one.")
-        self._stopping.clear()
-        self._hurry.clear()
+        if self._host is not asyncio.current_task():
+            self._make_events()
         threads = Threads(self.concurrency)
         fetcher = self._fetcher = Fetcher(self.concurrency, max_jobs=self._max_jobs)
         worker = WorkerId(uuid.uuid4().hex)
@@ -229,8 +233,8 @@ class Worker:
         if isinstance(outcome, Released) and outcome.unknown_task:
             known = lane.executor.known()
             self.journal.unknown_task(lane.name, run.name, lane.executor.near(run.name), known)
-        self.journal.ended(lane.name, run, outcome, ran)
         lane.settle(run, outcome)
+        self.journal.ended(lane.name, run, outcome, ran)
 
     def _without_end(self, lane: Lane, run: Run, task: asyncio.Task[None]) -> None:
         """Settle a run whose code did not: a task that is cancelled before its first step runs none of it."""
@@ -340,7 +344,7 @@ class Worker:
     # embedding
 
     async def __aenter__(self) -> Self:
-        self._ready.clear()
+        self._make_events()
         self._host = asyncio.get_running_loop().create_task(self.run(), name="aqueue worker")
         self._host.add_done_callback(_log_death)
         ready = asyncio.ensure_future(self._ready.wait())
@@ -352,6 +356,7 @@ class Worker:
             raise
         finally:
             ready.cancel()
+            await asyncio.wait([ready])
         if self._host.done():
             await self._host
         return self

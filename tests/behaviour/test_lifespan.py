@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ class Pool:
     log: list[str] = field(default_factory=list)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Pool]:
+    async def open(self) -> AsyncGenerator[Pool]:
         self.log.append("open")
         try:
             yield self
@@ -102,7 +102,7 @@ async def test_a_lifespan_that_fails_stops_the_worker_before_it_claims(server: S
     pool = Pool("main")
 
     @asynccontextmanager
-    async def broken() -> AsyncIterator[None]:
+    async def broken() -> AsyncGenerator[None]:
         raise ConnectionError("no database")
         yield
 

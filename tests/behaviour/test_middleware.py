@@ -95,7 +95,7 @@ async def test_headers_travel_with_the_job(server: Server) -> None:
     async with Queue("q", url=server.url, middleware=[tracing]) as queue:
 
         @queue.task(retry=Retry(max_attempts=2, backoff=0))
-        async def work(n: int, context: Context) -> str:
+        async def work(context: Context, n: int) -> str:
             if context.attempt == 1:
                 raise ValueError
             return context.headers["trace"]
@@ -183,9 +183,7 @@ async def test_a_layer_that_raises_first_and_not_again_costs_one_attempt(server:
 
 
 @pytest.mark.parametrize("value", [7, None, object()], ids=["int", "none", "object"])
-async def test_a_header_that_is_no_text_is_refused_at_the_call(
-    server: Server, raw: redis.Redis, value: object
-) -> None:
+async def test_a_header_that_is_no_text_is_refused_at_the_call(server: Server, raw: redis.Redis, value: object) -> None:
     """Stored, it would make an envelope that no worker can read."""
 
     class Careless(Middleware):

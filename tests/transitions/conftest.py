@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -55,7 +55,7 @@ def listening(raw: redis.Redis) -> Listening:
     """`with listening("name") as heard: …; heard()` gives what was said on that channel meanwhile."""
 
     @contextmanager
-    def listen(name: str) -> Iterator[Callable[[], list[str]]]:
+    def listen(name: str) -> Generator[Callable[[], list[str]]]:
         talker: Any = raw  # redis-py leaves parts of its client untyped
         subscription = talker.pubsub()
         channel = f"{BASE}channel:{name}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import reveal_type
 
-from aqueue import Context, Depends, Job, Queue, Retry, enqueue
+from aqueue import Context, Depends, Job, Queue, Retry, Task, Worker, enqueue
 
 queue = Queue("default")
 
@@ -36,11 +36,13 @@ def plain(number: int) -> float:
 
 
 @queue.task
-async def anything(ctx: Context, value: object) -> bytes: ...
+async def anything(ctx: Context, value: object) -> bytes:
+    return ctx.task.encode()
 
 
 @queue.task
-async def something(value: object, more: int = 1) -> bytes: ...
+async def something(value: object, more: int = 1) -> bytes:
+    return bytes(more)
 
 
 @queue.task
@@ -87,3 +89,31 @@ async def use() -> None:
     reveal_type(await job.result(timeout=10))  # str
     reveal_type(await title("a"))  # str
     await title(1)  # refused
+
+
+async def other_ways() -> None:
+    reveal_type(title.job("id"))  # Job[str]
+    reveal_type(queue.job("id"))  # Job[Any]
+    reveal_type(await plain(3))  # float
+    reveal_type(await stored(7, db=Pool()))  # None
+    reveal_type(await title.options(retry=2, result_ttl=-1, queue=Queue("other")).enqueue("a"))  # Job[str]
+    await plain.options(timeout="1m").enqueue()  # refused
+    await enqueue(title)  # refused
+    await enqueue(length, 5)  # refused
+    await queue.enqueue(title, "a", uper=True)  # refused
+    await queue.enqueue_many(title.call(n) for n in (1, 2))  # refused
+    await queue.enqueue_many([title])  # refused
+    title.options(delay=[1])  # refused
+    queue.task(timeout=[5])  # refused
+    queue.task(delay=5)  # refused
+    Worker("queue")  # refused
+    Depends(3)  # refused
+
+
+def handles_are_covariant(job: Job[bool]) -> Job[int]:
+    return job
+
+
+def tasks_are_values(task: Task[[int], float]) -> None:
+    tasks_are_values(plain)
+    tasks_are_values(stored)  # refused

@@ -39,7 +39,8 @@ async def test_the_context_says_what_is_known_of_the_run(queue: Queue) -> None:
         assert ctx.job is not None
         return [ctx.task, ctx.job.id, ctx.attempt, ctx.max_attempts, ctx.crashes, before, after]
 
-    job = await look.enqueue(1, after=2)
+    untyped: Any = look  # a context that is not the first parameter is known at run time only
+    job = await untyped.enqueue(1, after=2)
     assert await run(queue, job) == ["look", job.id, 1, 7, 0, 1, 2]
 
 
@@ -115,8 +116,10 @@ async def coroutine() -> str:
 
 def generator() -> Iterator[str]:
     log.append("open generator")
-    yield "generator"
-    log.append("close generator")
+    try:
+        yield "generator"
+    finally:
+        log.append("close generator")
 
 
 async def async_generator(inner: str = Depends(generator)) -> AsyncIterator[str]:
@@ -142,7 +145,10 @@ PROVIDERS: list[tuple[Callable[..., Any], str]] = [
 @pytest.mark.parametrize(("provider", "value"), PROVIDERS, ids=[value for _, value in PROVIDERS])
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "thread"])
 async def test_every_kind_of_provider_provides(
-    queue: Queue, provider: Callable[..., Any], value: str, is_async: bool  # noqa: FBT001
+    queue: Queue,
+    provider: Callable[..., Any],
+    value: str,
+    is_async: bool,  # noqa: FBT001
 ) -> None:
     """What people know from web frameworks works here, for tasks of both kinds."""
 
@@ -159,7 +165,7 @@ async def test_every_kind_of_provider_provides(
 async def test_a_callable_object_provides_and_gets_the_context(queue: Queue) -> None:
     """Configured providers are objects."""
 
-    @queue.task
+    @queue.task(retry=1)
     async def work(given: str = Depends(Service())) -> str:
         return given
 
@@ -175,7 +181,8 @@ async def test_dependencies_close_in_reverse_order(queue: Queue) -> None:
 
     await run(queue, await work.enqueue())
     assert log == [
-        "open generator", "open async generator", "run with async generator", "close async generator", "close generator",
+        "open generator", "open async generator", "run with async generator",
+        "close async generator", "close generator",
     ]  # fmt: skip
 
 
@@ -194,9 +201,7 @@ async def test_a_dependency_is_provided_once_per_job(queue: Queue) -> None:
     seen = []
 
     @queue.task
-    async def work(
-        a: list[int] = Depends(left), b: list[int] = Depends(right), c: list[int] = Depends(number)
-    ) -> bool:
+    async def work(a: list[int] = Depends(left), b: list[int] = Depends(right), c: list[int] = Depends(number)) -> bool:
         seen.append(a)
         return a is b is c
 
@@ -282,7 +287,7 @@ async def test_a_provider_that_fails_fails_the_job_and_closes_the_others(queue: 
 
     with pytest.raises(JobFailed, match="no database"):
         await run(queue, await work.enqueue())
-    assert log == ["open generator"] or log == ["open generator", "close generator"]
+    assert log == ["open generator", "close generator"]
 
 
 async def test_an_error_while_closing_fails_the_job(queue: Queue) -> None:

@@ -1,0 +1,89 @@
+"""Delays while workers are parked: a short delay must not wait for a longer one, nor for a parked fetch to end.
+
+Nothing here measures time; that belongs to the benchmarks. What is checked is which of two facts came first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from facts import until, until_state
+
+from aqueue import JobState, Queue, Worker
+
+
+async def test_a_short_delay_overtakes_a_long_one(queue: Queue) -> None:
+    """Workers wait for the earliest due job, and the earliest may be the one that came last."""
+    order = []
+
+    @queue.task
+    async def note(n: int) -> None:
+        order.append(n)
+
+    async with Worker(queue, concurrency=1):
+        long = await note.options(delay=600).enqueue(600)
+        jobs = [await note.options(delay=delay).enqueue(n) for n, delay in enumerate((0.3, 0.2, 0.1))]
+        for job in jobs:
+            await job.result(timeout=10)
+        assert order == [2, 1, 0]
+        assert await long.status() is JobState.SCHEDULED
+
+
+async def test_a_delay_is_over_before_a_parked_fetch_would_be(queue: Queue) -> None:
+    """A fetch is parked for two seconds; a job due in 0.2 s must not wait for that."""
+
+    @queue.task
+    async def work() -> int:
+        return 1
+
+    async with Worker(queue, concurrency=3), Worker(queue, concurrency=3):
+        await (await work.enqueue()).result(timeout=10)
+        job = await work.options(delay=0.2).enqueue()
+        late = asyncio.ensure_future(asyncio.sleep(1.5))
+        result = asyncio.ensure_future(job.result(timeout=10))
+        await asyncio.wait([late, result], return_when=asyncio.FIRST_COMPLETED)
+        assert result.done(), "the delayed job waited for a parked fetch"
+        late.cancel()
+        info = await job.info()
+        assert info.started_at is not None
+        assert info.due_at is not None
+        assert info.started_at >= info.due_at
+
+
+async def test_due_jobs_start_although_the_queue_is_never_empty(queue: Queue) -> None:
+    """A steady stream must not starve what was delayed."""
+    started = asyncio.Event()
+
+    @queue.task
+    async def stream(n: int) -> None:
+        if not started.is_set():
+            await stream.enqueue(n + 1)
+
+    @queue.task
+    async def delayed() -> None:
+        started.set()
+
+    async with Worker(queue, concurrency=1):
+        await stream.enqueue(0)
+        await delayed.options(delay=0.1).enqueue()
+        await asyncio.wait_for(started.wait(), 10)
+
+
+async def test_due_jobs_become_queued_although_every_slot_is_busy(queue: Queue) -> None:
+    """What is due counts as backlog, so that whoever scales workers by it sees it."""
+    gate = asyncio.Event()
+
+    @queue.task
+    async def work() -> None:
+        await gate.wait()
+
+    async with Worker(queue, concurrency=1):
+        await until_state(await work.enqueue(), "running")
+        job = await work.options(delay=0.05).enqueue()
+        await until_state(job, "queued")
+        gate.set()
+        await until(lambda: _ended(queue), "both have ended")
+
+
+async def _ended(queue: Queue) -> bool:
+    return (await queue.stats()).counters.get("completed") == 2

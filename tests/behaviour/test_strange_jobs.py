@@ -1,0 +1,349 @@
+"""Jobs that no worker should die of: unknown, unreadable, ill-behaved, oversized."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import pytest
+import redis
+from facts import until, until_state
+from servers import Server
+
+from aqueue import Context, Job, JobFailed, JobState, Queue, Retry, Settings, Worker
+
+HUGE = 5_000_000
+
+
+@pytest.fixture(autouse=True)
+def quick_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of unknown tasks are looked at again soon."""
+    monkeypatch.setattr("aqueue.worker.executor.UNKNOWN_TASK_DELAY_SECONDS", 0.05)
+
+
+async def failure(job: Job[Any]) -> JobFailed:
+    with pytest.raises(JobFailed) as caught:
+        await job.result(timeout=10)
+    return caught.value
+
+
+async def still_works(queue: Queue) -> bool:
+    """Say whether the queue's worker runs the next job."""
+    return await (await queue.task(probe).enqueue()).result(timeout=10) == "well"
+
+
+async def probe() -> str:
+    return "well"
+
+
+async def test_an_unknown_task_waits_for_a_worker_that_knows_it(
+    queue: Queue, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a rolling deploy producers are newer than workers for a while; no job may be lost to that."""
+    async with Queue("q", url=server.url) as newer:
+
+        @queue.task
+        async def send_mail() -> None: ...
+
+        @newer.task
+        async def send_mails(context: Context) -> list[int]:
+            return [context.attempt, context.crashes]
+
+        async with Worker(queue):
+            job = await newer.enqueue("send_mails")
+            await until(lambda: "send_mails" in caplog.text, "the warning")
+            await until_state(job, "scheduled")
+        async with Worker(newer):
+            assert await job.result(timeout=10) == [1, 0]
+
+    warnings = [record.getMessage() for record in caplog.records if "send_mails" in record.getMessage()]
+    assert len([text for text in warnings if "did you mean send_mail" in text]) == 1
+
+
+async def test_a_task_that_stays_unknown_fails_in_the_end(server: Server) -> None:
+    """A name that was mistyped would otherwise go round for ever."""
+    async with Queue("q", url=server.url, settings=Settings(unknown_task_window=0)) as queue:
+
+        @queue.task
+        async def send_mail() -> None: ...
+
+        async with Worker(queue):
+            job = await queue.enqueue("send_mial")
+            error = await failure(job)
+
+    assert error.exception_type == "UnknownTask"
+    assert "send_mail" in error.reason
+    assert (await job.info()).crashes == 0
+
+
+async def test_the_window_starts_anew_when_the_task_was_known_meanwhile(server: Server) -> None:
+    """A job between two attempts must survive a roll-back that lasts a moment, hours after the first deploy."""
+    settings = Settings(unknown_task_window=0.3)
+    async with (
+        Queue("q", url=server.url, settings=settings) as old,
+        Queue("q", url=server.url, settings=settings) as new,
+    ):
+
+        @new.task(retry=Retry(max_attempts=2, backoff=0))
+        async def work(context: Context) -> int:
+            if context.attempt == 1:
+                await asyncio.sleep(0.4)
+                raise ValueError
+            return context.attempt
+
+        job = await work.enqueue()
+        await Worker(old).run(burst=True)
+        await until_state(job, "scheduled")
+        async with Worker(new, max_jobs=1):
+            await until(lambda: _attempted(job), "one attempt")
+        await Worker(old).run(burst=True)
+        assert await job.status() in (JobState.SCHEDULED, JobState.QUEUED)
+        async with Worker(new):
+            assert await job.result(timeout=10) == 2
+
+
+async def _attempted(job: Job[Any]) -> bool:
+    return (await job.info()).attempt == 1
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"\xff\xfe", b"nonsense", b"{}", b"[1]", b"[1,2,[],{},{}]", b'[99,"work",[],{},{}]', b"[" * 100_000],
+    ids=["empty", "binary", "text", "object", "short", "types", "newer", "deep"],
+)
+async def test_an_unreadable_envelope_is_that_jobs_failure(queue: Queue, raw: redis.Redis, garbage: bytes) -> None:
+    """Whatever lies there, it is one job's problem."""
+
+    @queue.task
+    async def work() -> None: ...
+
+    await queue.pause()
+    job = await work.enqueue()
+    raw.set(f"aqueue:{{q}}:payload:{job.id}", garbage)
+    await queue.resume()
+    async with Worker(queue):
+        error = await failure(job)
+        assert await still_works(queue)
+
+    assert error.exception_type == "BadArguments"
+    assert "envelope" in error.reason
+    info = await job.info()
+    assert (info.state, info.crashes) == (JobState.FAILED, 0)
+
+
+async def test_a_missing_envelope_is_that_jobs_failure(queue: Queue, raw: redis.Redis) -> None:
+    """Somebody deleted a key by hand."""
+
+    @queue.task
+    async def work() -> None: ...
+
+    job = await work.enqueue()
+    raw.delete(f"aqueue:{{q}}:payload:{job.id}")
+    async with Worker(queue):
+        assert (await failure(job)).exception_type == "BadArguments"
+        assert await still_works(queue)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "word"),
+    [((), {}, "n"), ((1, 2, 3), {}, "work"), (("text",), {}, "int"), ((1,), {"other": 1}, "other")],
+    ids=["missing", "too many", "type", "name"],
+)
+async def test_arguments_that_do_not_fit_are_that_jobs_failure(
+    queue: Queue, server: Server, args: tuple[Any, ...], kwargs: dict[str, Any], word: str
+) -> None:
+    """The producer has another version of the code; the error says what was expected."""
+    async with Queue("q", url=server.url) as producer:
+
+        @queue.task
+        async def work(n: int, m: int = 0) -> int:
+            return n + m
+
+        async with Worker(queue):
+            job = await producer.remote("work").options(retry=1).enqueue(*args, **kwargs)
+            error = await failure(job)
+            assert await still_works(queue)
+
+    assert error.exception_type == "BadArguments"
+    assert word in error.reason
+
+
+async def test_a_result_that_cannot_be_stored_is_a_failure_without_retry(queue: Queue) -> None:
+    """The work is done; to do it again would give the same."""
+    runs = 0
+
+    @queue.task
+    async def work(what: str) -> object:
+        nonlocal runs
+        runs += 1
+        return object() if what == "object" else "x" * 2_000_000 if what == "large" else "\udcff"
+
+    async with Worker(queue):
+        errors = [await failure(await work.enqueue(what)) for what in ("object", "large", "surrogate")]
+        assert await still_works(queue)
+
+    assert runs == 3
+    assert [error.exception_type for error in errors] == ["NotSerializable"] * 3
+    assert "object" in errors[0].reason
+    assert "2000002 bytes" in errors[1].reason
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+async def leave() -> NoReturn:
+    raise SystemExit(3)
+
+
+async def interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+async def exit_generator() -> NoReturn:
+    raise GeneratorExit
+
+
+async def unprintable() -> NoReturn:
+    raise Unprintable
+
+
+async def surrogate() -> NoReturn:
+    raise OSError(os.fsdecode(b"cannot open \xff.txt"))
+
+
+async def verbose() -> NoReturn:
+    raise ValueError("x" * HUGE)
+
+
+async def recursive() -> None:
+    await recursive()
+
+
+async def stop_iteration() -> NoReturn:
+    raise StopAsyncIteration
+
+
+BAD: list[tuple[Callable[[], Awaitable[None]], str]] = [
+    (leave, "SystemExit"),
+    (interrupt, "KeyboardInterrupt"),
+    (exit_generator, "GeneratorExit"),
+    (unprintable, "Unprintable"),
+    (surrogate, "OSError"),
+    (verbose, "ValueError"),
+    (recursive, "RecursionError"),
+    (stop_iteration, "StopAsyncIteration"),
+]
+
+
+@pytest.mark.parametrize(("function", "name"), BAD, ids=[name for _, name in BAD])
+async def test_whatever_a_job_raises_is_that_jobs_failure(
+    queue: Queue, function: Callable[[], Awaitable[None]], name: str
+) -> None:
+    """Nothing that user code does may end the worker, or run the job again at once and for ever."""
+    task = queue.task(retry=1)(function)
+    async with Worker(queue):
+        job = await task.enqueue()
+        error = await failure(job)
+        assert await still_works(queue)
+
+    assert name in error.exception_type
+    assert len(error.reason) + len(error.traceback) < 100_000
+    assert (await job.info()).attempt == 1
+
+
+async def test_a_job_that_swallows_cancellation_ends_when_it_ends(queue: Queue) -> None:
+    """A timeout can only ask; the answer of a job that does not listen is still its answer."""
+
+    @queue.task(timeout=0.05, retry=1)
+    async def deaf() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "what?"
+        return "never"
+
+    async with Worker(queue):
+        assert await (await deaf.enqueue()).result(timeout=10) == "what?"
+        assert await still_works(queue)
+
+
+async def test_a_job_that_leaves_tasks_behind_does_not_stop_the_worker(queue: Queue) -> None:
+    """Fire and forget inside a job is not nice, and not fatal."""
+    left = []
+
+    @queue.task
+    async def untidy() -> None:
+        left.append(asyncio.create_task(asyncio.Event().wait()))
+
+    async with Worker(queue):
+        await (await untidy.enqueue()).result(timeout=10)
+        assert await still_works(queue)
+    left[0].cancel()
+
+
+async def test_a_job_may_stop_its_own_worker(queue: Queue) -> None:
+    """Its own settle still has to be stored."""
+
+    @queue.task
+    async def last() -> int:
+        worker.stop()
+        return 1
+
+    worker = Worker(queue)
+    job = await last.enqueue()
+    await asyncio.wait_for(worker.run(), 10)
+    assert await job.result() == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("enqueued_ms", "x"),
+        ("attempt", "x"),
+        ("crashes", "x"),
+        ("expires_ms", "x"),
+        ("unknown_ms", "x"),
+        ("state", "x"),
+    ],
+    ids=lambda damage: damage[0],
+)
+async def test_a_damaged_record_costs_nobody_else_their_job(
+    queue: Queue, raw: redis.Redis, damage: tuple[str, str]
+) -> None:
+    """A claim takes many jobs in one script, which cannot be rolled back: it must not fail in the middle."""
+
+    @queue.task
+    async def work(n: int) -> int:
+        return n
+
+    jobs = await queue.enqueue_many(work.call(n) for n in range(5))
+    raw.hset(f"aqueue:{{q}}:job:{jobs[2].id}", *damage)
+    try:
+        async with Worker(queue):
+            results = [await job.result(timeout=10) for n, job in enumerate(jobs) if n != 2]
+            assert await still_works(queue)
+        assert results == [0, 1, 3, 4]
+    finally:
+        raw.delete(f"aqueue:{{q}}:job:{jobs[2].id}", f"aqueue:{{q}}:payload:{jobs[2].id}")
+
+
+async def test_a_record_of_another_type_costs_nobody_else_their_job(queue: Queue, raw: redis.Redis) -> None:
+    """Another program wrote over a key; the neighbours in the queue must not pay for it."""
+
+    @queue.task
+    async def work(n: int) -> int:
+        return n
+
+    jobs = await queue.enqueue_many(work.call(n) for n in range(5))
+    raw.delete(f"aqueue:{{q}}:job:{jobs[2].id}")
+    raw.set(f"aqueue:{{q}}:job:{jobs[2].id}", "x")
+    try:
+        async with Worker(queue):
+            assert [await job.result(timeout=10) for n, job in enumerate(jobs) if n != 2] == [0, 1, 3, 4]
+            assert await still_works(queue)
+    finally:
+        raw.delete(f"aqueue:{{q}}:job:{jobs[2].id}", f"aqueue:{{q}}:payload:{jobs[2].id}")

@@ -1,0 +1,367 @@
+"""The worker as an object in somebody's program: what it runs, in which order, and how it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+import anyio
+import pytest
+import redis
+from facts import until, until_ended, until_state
+from servers import Server
+
+from aqueue import ConfigurationError, Context, JobState, Queue, Settings, UnsafeServer, Worker
+
+FRONT = -1
+"""The queued list is consumed at its right end."""
+
+
+async def test_burst_works_until_nothing_is_queued(queue: Queue) -> None:
+    """A cron job or a test runs the backlog, children included, and goes on with its life."""
+    ran = []
+
+    @queue.task
+    async def child(n: int) -> None:
+        ran.append(n)
+
+    @queue.task
+    async def parent() -> None:
+        await queue.enqueue_many(child.call(n) for n in range(50))
+
+    await parent.enqueue()
+    delayed = await child.options(delay=600).enqueue(99)
+    await Worker(queue, concurrency=3).run(burst=True)
+
+    assert ran == list(range(50))
+    assert await delayed.status() is JobState.SCHEDULED
+    assert (await queue.stats()).workers == []
+
+
+async def test_burst_on_an_empty_or_paused_queue_ends_at_once(queue: Queue) -> None:
+    """Nothing may run, so there is nothing to wait for."""
+
+    @queue.task
+    async def work() -> None: ...
+
+    await Worker(queue).run(burst=True)
+    await queue.pause()
+    job = await work.enqueue()
+    await Worker(queue).run(burst=True)
+    assert await job.status() is JobState.QUEUED
+
+
+async def test_jobs_start_in_the_order_in_which_they_came(queue: Queue) -> None:
+    """First in, first out is what a queue is."""
+    order = []
+
+    @queue.task
+    async def note(n: int) -> None:
+        order.append(n)
+
+    for n in range(20):
+        await note.enqueue(n)
+    await queue.enqueue_many(note.call(n) for n in range(20, 40))
+    await Worker(queue, concurrency=1).run(burst=True)
+
+    assert order == list(range(40))
+
+
+async def test_several_queues_are_served_in_strict_order(server: Server) -> None:
+    """The first queue is urgent: as long as it has anything, the second waits."""
+    order = []
+    async with Queue("high", url=server.url) as high, Queue("low", url=server.url) as low:
+
+        async def note(what: str) -> None:
+            order.append(what)
+            if what == "low 0":
+                await high.enqueue("note", "high 2")
+
+        one, two = high.task(note), low.task(note)
+        await low.enqueue_many(two.call(f"low {n}") for n in range(3))
+        await high.enqueue_many(one.call(f"high {n}") for n in range(2))
+        await Worker(high, low, concurrency=1).run(burst=True)
+
+    assert order == ["high 0", "high 1", "low 0", "high 2", "low 1", "low 2"]
+
+
+async def test_max_jobs_ends_the_worker_after_that_many(queue: Queue) -> None:
+    """The cure for a library that leaks; what is left is for the next worker."""
+    ran = []
+
+    @queue.task
+    async def work(n: int) -> None:
+        ran.append(n)
+
+    await queue.enqueue_many(work.call(n) for n in range(7))
+    await asyncio.wait_for(Worker(queue, concurrency=5, max_jobs=5).run(), 10)
+
+    assert sorted(ran) == list(range(5))
+    assert (await queue.stats()).queued == 2
+
+
+async def test_an_embedded_worker_touches_neither_signals_nor_logging(queue: Queue) -> None:
+    """They belong to the application; Ctrl-C must still mean what it meant."""
+    signals = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers), logging.getLogger("aqueue").level, logging.getLogger("aqueue").handlers)
+
+    async with Worker(queue):
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == signals
+        aqueue = logging.getLogger("aqueue")
+        assert (root.level, list(root.handlers), aqueue.level, aqueue.handlers) == before
+
+
+async def test_a_worker_runs_in_a_task_group(queue: Queue) -> None:
+    """Structured concurrency: it starts with the group, and ends with its scope."""
+
+    @queue.task
+    async def work() -> int:
+        return 1
+
+    async with anyio.create_task_group() as group:
+        worker = Worker(queue)
+        group.start_soon(worker.run)
+        assert await (await work.enqueue()).result(timeout=10) == 1
+        worker.stop()
+
+
+async def test_a_cancelled_worker_gives_its_jobs_back(queue: Queue, raw: redis.Redis) -> None:
+    """An application that dies in an exception must not keep its jobs for a lease."""
+    cleaned = []
+
+    @queue.task
+    async def work(n: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append(n)
+
+    jobs = [await work.enqueue(n) for n in range(3)]
+    async with anyio.create_task_group() as group:
+        group.start_soon(Worker(queue, concurrency=2).run)
+        await until_state(jobs[1], "running")
+        group.cancel_scope.cancel()
+
+    assert sorted(cleaned) == [0, 1]
+    infos = [await job.info() for job in jobs]
+    assert {(info.state, info.attempt, info.crashes) for info in infos} == {(JobState.QUEUED, 0, 0)}
+    assert set(raw.lrange("aqueue:{q}:queued", FRONT - 1, FRONT)) == {jobs[0].id, jobs[1].id}
+    assert (await queue.stats()).workers == []
+
+
+async def test_stop_lets_running_jobs_end_and_starts_no_other(queue: Queue) -> None:
+    """The usual deploy: work in hand is finished, the rest is for the successor."""
+    gate = asyncio.Event()
+
+    @queue.task
+    async def work(n: int) -> int:
+        await gate.wait()
+        return n
+
+    worker = Worker(queue, concurrency=1)
+    jobs = [await work.enqueue(n) for n in range(2)]
+    async with worker:
+        await until_state(jobs[0], "running")
+        worker.stop()
+        gate.set()
+
+    assert await jobs[0].result() == 0
+    assert await jobs[1].status() is JobState.QUEUED
+
+
+@pytest.mark.parametrize("now", [False, True], ids=["after the grace", "now"])
+async def test_a_job_that_does_not_end_goes_back_to_the_front(queue: Queue, raw: redis.Redis, now: bool) -> None:  # noqa: FBT001
+    """It waited longest, and the interruption was not its fault: nothing is counted."""
+    attempts = []
+
+    @queue.task
+    async def work(context: Context) -> None:
+        attempts.append(context.attempt)
+        if len(attempts) == 1:
+            await asyncio.Event().wait()
+
+    worker = Worker(queue, concurrency=1, grace=60 if now else 0.05)
+    first, second = await work.enqueue(), await work.enqueue()
+    async with worker:
+        await until_state(first, "running")
+        if now:
+            worker.stop(now=True)
+
+    info = await first.info()
+    assert (info.state, info.attempt, info.crashes) == (JobState.QUEUED, 0, 0)
+    assert raw.lrange("aqueue:{q}:queued", 0, -1) == [second.id, first.id]
+    await Worker(queue).run(burst=True)
+    assert attempts == [1, 1, 1]
+
+
+async def test_a_job_that_ignores_its_cancel_is_left_behind_and_runs_again(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process must end some day; the log says what it left."""
+    monkeypatch.setattr("aqueue.worker.worker.CANCEL_SECONDS", 0.1)
+    release, runs = asyncio.Event(), 0
+
+    @queue.task
+    async def stubborn() -> int:
+        nonlocal runs
+        runs += 1
+        while runs == 1 and not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+        return runs
+
+    job = await stubborn.enqueue()
+    async with Worker(queue, grace=0):
+        await until_state(job, "running")
+    assert await job.status() is JobState.QUEUED
+    assert "left behind" in caplog.text
+    await Worker(queue).run(burst=True)
+    assert await job.result() == 2
+    release.set()
+
+
+async def test_pause_and_resume_are_felt_at_once(queue: Queue) -> None:
+    """A broken dependency is a reason to stop now; its repair is a reason to go on now."""
+    ran = []
+
+    @queue.task
+    async def work(n: int) -> int:
+        ran.append(n)
+        return n
+
+    async with Worker(queue):
+        assert await (await work.enqueue(1)).result(timeout=10) == 1
+        assert await queue.pause()
+        assert not await queue.pause()
+        paused = [await work.enqueue(n) for n in range(2, 5)]
+        assert (await queue.stats()).paused
+        await until(lambda: _looked(queue), "the paused queue keeps its jobs")
+        assert ran == [1]
+        assert await queue.resume()
+        assert not await queue.resume()
+        assert [await job.result(timeout=10) for job in paused] == [2, 3, 4]
+
+
+async def _looked(queue: Queue) -> bool:
+    stats = await queue.stats()
+    return stats.queued == 3 and stats.running == 0
+
+
+async def test_a_running_job_goes_on_through_a_pause(queue: Queue) -> None:
+    """A pause stops starts, not runs."""
+    gate = asyncio.Event()
+
+    @queue.task
+    async def work() -> int:
+        await gate.wait()
+        return 1
+
+    async with Worker(queue):
+        job = await work.enqueue()
+        await until_state(job, "running")
+        await queue.pause()
+        gate.set()
+        assert await job.result(timeout=10) == 1
+
+
+async def test_one_worker_object_runs_once_at_a_time_but_again_later(queue: Queue) -> None:
+    """Two runs of one object would share slots that are counted once."""
+
+    @queue.task
+    async def work() -> int:
+        return 1
+
+    worker = Worker(queue)
+    async with worker:
+        with pytest.raises(ConfigurationError, match="running already"):
+            await worker.run()
+    job = await work.enqueue()
+    await worker.run(burst=True)
+    assert await job.result() == 1
+
+
+async def test_two_workers_share_a_queue_without_doubles(queue: Queue, server: Server) -> None:
+    """The reason to have a queue in Redis at all."""
+    ran = []
+    async with Queue("q", url=server.url) as other:
+
+        async def work(n: int) -> None:
+            ran.append(n)
+
+        one = queue.task(work)
+        other.task(work)
+        async with Worker(queue, concurrency=3), Worker(other, concurrency=3):
+            jobs = await queue.enqueue_many(one.call(n) for n in range(300))
+            await until_ended(*jobs)
+
+    assert sorted(ran) == list(range(300))
+
+
+async def test_a_worker_that_waits_for_redis_can_be_given_up(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A start-up with a deadline must leave nothing running behind it."""
+    queue = Queue("q", url="redis://127.0.0.1:1")
+    before = asyncio.all_tasks()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2), Worker(queue):
+            pytest.fail("there is no server")
+    left = asyncio.all_tasks() - before
+    await queue.close()
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    assert not left
+
+
+async def test_a_worker_can_be_stopped_while_it_waits_for_redis() -> None:
+    """SIGTERM comes whenever it comes."""
+    queue = Queue("q", url="redis://127.0.0.1:1")
+    worker = Worker(queue)
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.run)
+        await anyio.lowlevel.checkpoint()
+        worker.stop()
+    await queue.close()
+
+
+async def test_a_server_that_may_lose_jobs_is_refused_where_strictness_is_asked_for(own_server: Server) -> None:
+    """The worker must not come up as if all were well."""
+    with own_server.client() as raw:
+        raw.config_set("maxmemory-policy", "allkeys-lru")
+    queue = Queue("q", url=own_server.url, settings=Settings(strict=True))
+    with pytest.raises(UnsafeServer):
+        await Worker(queue).run()
+    with pytest.raises(UnsafeServer):
+        async with Worker(queue):
+            pytest.fail("it must not start")
+    await queue.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"concurrency": 0}, "concurrency"),
+        ({"concurrency": 2.5}, "concurrency"),
+        ({"concurrency": True}, "concurrency"),
+        ({"max_jobs": 0}, "max_jobs"),
+        ({"grace": -1}, "grace"),
+        ({"grace": "soon"}, "grace"),
+    ],
+)
+async def test_senseless_options_are_refused(options: dict[str, object], word: str) -> None:
+    """A worker with no slots would look alive and do nothing."""
+    with pytest.raises(ConfigurationError, match=word):
+        Worker(Queue("q"), **options)  # type: ignore[arg-type]
+
+
+async def test_a_worker_needs_queues_each_once() -> None:
+    """Twice the same queue would be two lanes for one list."""
+    with pytest.raises(ConfigurationError, match="at least one"):
+        Worker()
+    with pytest.raises(ConfigurationError, match="once"):
+        Worker(Queue("q"), Queue("q"))
+    with pytest.raises(ConfigurationError, match="Queue"):
+        Worker("q")  # type: ignore[arg-type]
