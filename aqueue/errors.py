@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 class AqueueError(Exception):
     """Root of everything that aqueue raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Be copied as it is: an error may have to cross to another process."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(class_: type[AqueueError], args: tuple[object, ...], attributes: dict[str, object]) -> AqueueError:
+    error = class_.__new__(class_)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
 
 class JobError(AqueueError):
     """Something is to be said about one job."""

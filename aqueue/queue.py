@@ -6,12 +6,7 @@ A queue speaks to Redis only through its store client, which opens at the first 
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
-import os
-import secrets
-import threading
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import islice
@@ -26,6 +21,7 @@ from aqueue.errors import (
     UnknownTask,
 )
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
+from aqueue.job_ids import new_job_id
 from aqueue.middleware import Middleware, Outgoing, around_enqueue
 from aqueue.retry import Retry
 from aqueue.settings import Duration, Settings
@@ -50,46 +46,6 @@ log = logging.getLogger("aqueue")
 
 _servers: Final[dict[str, Server]] = {}
 """Queues that name the same URL share its connections."""
-
-
-class JobIds:
-    """Makes ids that sort by time: 48 bits of milliseconds and 72 random ones, in 24 characters.
-
-    Those of one process only grow, so that jobs keep the order in which they were enqueued wherever ids are sorted.
-    """
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._lock = threading.Lock()
-
-    def __call__(self) -> JobId:
-        now = time.time_ns() // 1_000_000 << RANDOM_BITS
-        with self._lock:
-            step = 1 + secrets.randbits(STEP_BITS)
-            self._last = max(self._last + step, now | secrets.randbits(RANDOM_BITS - 1))
-            value = self._last
-        return JobId(base64.b32hexencode(value.to_bytes(15, "big")).decode().lower())
-
-
-RANDOM_BITS: Final = 72
-STEP_BITS: Final = 32
-"""Within one millisecond the next id cannot be guessed from the last, and a million of them fit."""
-
-
-def new_job_id() -> JobId:
-    """Make the id of a new job."""
-    return _job_ids()
-
-
-def _renew_job_ids() -> None:
-    """A forked child must neither go on in its parent's sequence nor find its lock held."""
-    global _job_ids  # noqa: PLW0603  # what a fork copies has to be replaced
-    _job_ids = JobIds()
-
-
-_job_ids = JobIds()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_job_ids)
 
 
 class Queue:
@@ -158,12 +114,24 @@ class Queue:
         result_ttl: Duration | None = None,
         failure_ttl: Duration | None = None,
     ) -> TaskDecorator: ...
-    def task(self, function: Callable[..., Any] | None = None, /, *, name: str | None = None, **given: Any) -> Any:
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        ttl: Duration | None = None,
+        timeout: Duration | None = None,
+        retry: Retry | int | None = None,
+        result_ttl: Duration | None = None,
+        failure_ttl: Duration | None = None,
+    ) -> Any:
         """Register a function, async or plain, as a task of this queue; bare or with options.
 
         Errors: ConfigurationError for bad options, or when another function has the name.
         """
-        decorator = TaskDecorator(self, name, make_options(**given))
+        defaults = make_options(ttl=ttl, timeout=timeout, retry=retry, result_ttl=result_ttl, failure_ttl=failure_ttl)
+        decorator = TaskDecorator(self, name, defaults)
         return decorator if function is None else decorator(function)
 
     def register(self, function: Callable[..., Any], name: str | None, defaults: Options) -> Task[..., Any]:

@@ -223,13 +223,14 @@ def route_of_url(url: str) -> Route:
                 service, _, db = parts.path.strip("/").partition("/")
                 if not service:
                     raise ConfigurationError(f"{label} names no service; write redis+sentinel://host1,host2/service.")
-                return SentinelRoute(label, _hosts(parts.netloc, 26_379), service, _options(parts.netloc, db))
+                options = _options(parts.netloc, db) | _query(parts.query)
+                return SentinelRoute(label, _hosts(parts.netloc, 26_379), service, options)
             case "redis+cluster":
                 return ClusterRoute(
                     label, _hosts(parts.netloc, 6_379), _options(parts.netloc, "") | _query(parts.query)
                 )
             case _:
-                options: dict[str, Any] = dict(parse_url(url.replace("valkey", "redis", 1)))
+                options = dict[str, Any](parse_url(url.replace("valkey", "redis", 1)))
                 return DirectRoute(label, options.pop("connection_class", Connection), options)
     except (ValueError, TypeError) as error:
         if isinstance(error, ConfigurationError):
@@ -241,8 +242,8 @@ def route_of_url(url: str) -> Route:
 def _hosts(netloc: str, default_port: int) -> list[tuple[str, int]]:
     hosts = []
     for entry in netloc.rpartition("@")[2].split(","):
-        host, colon, port = entry.rpartition(":")
-        hosts.append((host, int(port)) if colon else (entry, default_port))
+        one = urlsplit(f"//{entry}")
+        hosts.append((one.hostname or "localhost", one.port or default_port))
     return hosts
 
 

@@ -63,8 +63,8 @@ class Link:
         self._waiting.append((reply, deadline))
         self._outbox.append(packed)
         self._outgoing.set()
-        if self._late is None:
-            self._late = self._loop.call_at(deadline, self._check_late)
+        if self._late is None or deadline < self._late.when():
+            self._watch(deadline)
         return await reply
 
     async def _write(self) -> None:
@@ -102,6 +102,11 @@ class Link:
         else:
             future.set_result(reply)
 
+    def _watch(self, deadline: float) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        self._late = self._loop.call_at(deadline, self._check_late)
+
     def _check_late(self) -> None:
         self._late = None
         if self._waiting:
@@ -109,7 +114,7 @@ class Link:
             if deadline <= self._loop.time():
                 self._break(RedisTimeoutError("the server did not answer in time"))
             else:
-                self._late = self._loop.call_at(deadline, self._check_late)
+                self._watch(deadline)
 
     def _break(self, error: Exception) -> None:
         if self._broken is not None:

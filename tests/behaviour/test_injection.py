@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -229,7 +229,7 @@ async def test_the_lifespan_opens_before_the_first_job_and_closes_after_the_last
     """What is expensive is made once per worker; its own value wins over the queue's."""
 
     @asynccontextmanager
-    async def lifespan(name: str) -> AsyncIterator[str]:
+    async def lifespan(name: str) -> AsyncGenerator[str]:
         steps.append(f"open {name}")
         yield name
         steps.append(f"close {name}")
