@@ -24,7 +24,7 @@ DOCS = PACKAGE.parent / "docs"
 LUA = PACKAGE / "store" / "lua"
 
 LAYERS = (
-    {"errors", "retry", "settings", "job", "embedded"},
+    {"errors", "retry", "settings", "job", "job_ids", "embedded"},
     {"store"},
     {"context", "middleware", "task", "queue"},
     {"worker"},

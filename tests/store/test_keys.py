@@ -97,6 +97,6 @@ def test_a_unique_key_is_named_by_task_and_key() -> None:
 
 def test_a_ticket_is_no_job() -> None:
     """It lies in the same list as ids, which are longer."""
-    from aqueue.queue import new_job_id  # noqa: PLC0415  # the store knows no queue; this test does
+    from aqueue.job_ids import new_job_id  # noqa: PLC0415  # only here
 
     assert len(TICKET) < len(new_job_id())
