@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import redis
 
-from aqueue.job import WorkerId
-from aqueue.store.client import Client
-from aqueue.store.records import Lease
+from aqueue.job import JobId, WorkerId
+from aqueue.store.client import BATCH, Client
+from aqueue.store.records import Lease, NewJob
 from transitions.store_image import BASE, TICKET, Store, but, ended, queued, scheduled, worker
 from transitions.turns import TURN_TAKEN, claimed, take_turn
 
@@ -182,3 +182,13 @@ async def test_claims_take_each_others_place_in_any_number(client: Client, store
     turn = await take_turn(client, free=100)
     assert [lease.id for lease in turn.leases] == [f"j{n}" for n in range(100)]
     assert [lease.envelope for lease in turn.leases] == [f"call j{n}".encode() for n in range(100)]
+
+
+async def test_no_number_of_free_slots_loses_a_job(client: Client, store: Store, raw: redis.Redis) -> None:
+    """Lua passes on some thousands of values at the most; what was taken from the list by then must not be gone."""
+    count = 4_200
+    for first in range(0, count, BATCH):
+        ids = [JobId(f"j{n}") for n in range(first, min(first + BATCH, count))]
+        await client.enqueue([NewJob(id=job_id, envelope=b"x") for job_id in ids])
+    await take_turn(client, free=5_000)
+    assert raw.hlen(BASE + "held:me") + raw.llen(BASE + "queued") == count

@@ -78,3 +78,9 @@ async def test_an_expired_job_lives_as_long_as_the_settings_say(make_client: Mak
     store.seed(queued("a", expires_ms=-10), worker("me"))
     await take_turn(make_client(result_ttl=90), free=1)
     assert store.dump()["ttl"] == {"job:a": 90, "payload:a": 90}
+
+
+async def test_a_job_that_was_started_in_time_does_not_expire_between_its_runs(client: Client, store: Store) -> None:
+    """The ttl is about the start; a retry that came to nothing would be a failure that nobody is told of."""
+    store.seed(queued("a", expires_ms=-10, started_ms=-20, attempt=1), worker("me"))
+    assert claimed(await take_turn(client, free=1)) == [("a", "me/2")]

@@ -139,6 +139,6 @@ async def test_an_overdue_job_is_told_as_now(client: Client, store: Store) -> No
 
 async def test_what_is_handed_back_keeps_its_order(client: Client, store: Store) -> None:
     """A lost reply must not turn the queue around."""
-    store.seed(running("b", "me/1"), running("a", "me/1"), queued("c"), worker("me"))
-    assert sorted((await client.extend(ME, 1, [], "new")).returned) == [A, B]
-    assert store.dump()["queued"] == ["a", "b", "c"]
+    store.seed(*(running(job_id, "me/1") for job_id in "bac"), queued("d"), worker("me"))
+    assert sorted((await client.extend(ME, 1, [], "new")).returned) == ["a", "b", "c"]
+    assert store.dump()["queued"] == ["a", "b", "c", "d"]

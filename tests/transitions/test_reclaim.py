@@ -203,7 +203,7 @@ async def test_the_bound_holds_over_several_dead_workers(client: Client, store: 
 async def test_jobs_of_dead_workers_keep_their_order(client: Client, store: Store) -> None:
     """Ids sort by time, so what comes back is again first in, first out, before what has waited less."""
     store.seed(
-        running("c", "me/1"), running("a", "other/1"), running("b", "me/1"), caught("d", "me"), queued("e"),
+        running("b", "me/1"), running("a", "me/1"), running("c", "other/1"), caught("d", "me"), queued("e"),
         worker("me", lease=-40), worker("other", lease=-30),
     )  # fmt: skip
     await client.reclaim()

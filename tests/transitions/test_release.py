@@ -101,9 +101,9 @@ async def test_a_job_that_was_to_be_cancelled_is_not_handed_on(
 
 async def test_jobs_released_together_keep_their_order(client: Client, store: Store) -> None:
     """A drain hands back many at once; the oldest is to be the next again."""
-    store.seed(running("b", "me/1"), running("a", "me/1"), queued("c"), worker("me"))
-    await take_turn(client, settle("b", FRONT), settle("a", FRONT))
-    assert store.dump()["queued"] == ["a", "b", "c"]
+    store.seed(*(running(job_id, "me/1") for job_id in "bac"), queued("d"), worker("me"))
+    await take_turn(client, *(settle(job_id, FRONT) for job_id in "bac"))
+    assert store.dump()["queued"] == ["a", "b", "c", "d"]
 
 
 async def test_a_released_job_may_be_claimed_by_the_same_turn(client: Client, store: Store) -> None:

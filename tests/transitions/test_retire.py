@@ -65,6 +65,7 @@ async def test_what_was_to_be_cancelled_is_not_handed_on(client: Client, store: 
 
 async def test_what_comes_back_keeps_its_order(client: Client, store: Store) -> None:
     """A deployment must not turn the queue around."""
-    store.seed(running("b", "me/1"), running("a", "me/1"), caught("c", "me"), queued("d"), worker("me"))
-    assert sorted(await client.retire(ME)) == ["a", "b"]
-    assert store.dump()["queued"] == ["a", "b", "c", "d"]
+    held = (running(job_id, "me/1") for job_id in "bac")
+    store.seed(*held, caught("d", "me"), queued("e"), worker("me"))
+    assert sorted(await client.retire(ME)) == ["a", "b", "c"]
+    assert store.dump()["queued"] == ["a", "b", "c", "d", "e"]

@@ -46,8 +46,12 @@ local function next_ids(at, count)
   return redis.call('RPOP', at.queued, count)
 end
 
+-- Jobs that one call leases: Lua passes on some thousands of values at the most, and a script should be short.
+local CLAIM_LIMIT = 500
+
 -- Returns the leases, and whether entries remain that this call had no budget to look at.
-local function claim(at, token, free)
+local function claim(at, token, wanted)
+  local free = math.min(wanted, CLAIM_LIMIT)
   local leases, held, payloads, examined = {}, {}, {}, 0
   while #leases < free do
     if examined >= free + DISCARD_LIMIT then
@@ -76,5 +80,5 @@ local function claim(at, token, free)
       leases[i][8] = envelope or ''
     end
   end
-  return leases, false
+  return leases, #leases == free and free < wanted
 end

@@ -4,6 +4,7 @@
 -- empty list; a list that is not empty wakes workers by itself, so tickets cannot pile up.
 
 local TICKET = 'wake'
+local CHUNK = 1000 -- values that are passed on at once
 
 local function wake(queued)
   if redis.call('LLEN', queued) == 0 then
@@ -33,9 +34,9 @@ end
 
 -- Jobs that come back go before what waits, oldest first: ids sort by time.
 local function to_front(queued, ids)
-  if #ids > 0 then
-    table.sort(ids, function(one, other) return one > other end)
-    redis.call('RPUSH', queued, unpack(ids))
+  table.sort(ids, function(one, other) return one > other end)
+  for first = 1, #ids, CHUNK do
+    redis.call('RPUSH', queued, unpack(ids, first, math.min(#ids, first + CHUNK - 1)))
   end
 end
 
