@@ -40,10 +40,13 @@ class Waiting(Listener):
         self._listening = asyncio.Lock()
         self._listens = False
         self._asker: asyncio.Task[None] | None = None
+        self._closed: StoreUnavailable | None = None
 
     async def wait(self, job_id: JobId) -> Ended:
         """Return how the job ended, once it has. Errors: StoreUnavailable if nobody can be asked at all."""
         await self._listen()
+        if self._closed is not None:  # while it was being connected
+            raise self._closed
         future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job_id, set()).add(future)
         self._ask([job_id])
@@ -116,8 +119,12 @@ class Waiting(Listener):
 
     async def close(self) -> None:
         """End the wait of everybody who still waits, with StoreUnavailable."""
-        error = StoreUnavailable("The queue was closed while this result was waited for; keep it open until then.")
-        self._fail(list(self._waiters), error)
+        self._closed = StoreUnavailable(
+            "The queue was closed while this result was waited for; keep it open until then."
+        )
+        self._fail(list(self._waiters), self._closed)
+        async with self._listening:  # a subscription that is being opened is closed with the others, not left behind
+            pass
         if self._asker is not None:
             self._asker.cancel()
             await asyncio.gather(self._asker, return_exceptions=True)

@@ -48,7 +48,7 @@ local at = {
   result_ttl_ms = result_ttl_ms, failed_cap = failed_cap, front = {},
 }
 
-if mine[1] and tonumber(mine[1]) == turn then
+if mine[1] and tonumber(mine[1]) >= turn then
   return answer_again(at, token, mine[3])
 end
 if at.suspect and redis.call('HEXISTS', held, at.suspect) == 0 then
