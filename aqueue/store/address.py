@@ -161,7 +161,7 @@ class ClusterRoute(Route):
         host, _, port = (await self.node(key)).rpartition(":")
         class_ = SSLConnection if self._options.get("ssl") else Connection
         options = {name: value for name, value in self._options.items() if name != "ssl"}
-        return await _greet(class_(host=host, port=int(port), **options, **_owned(class_)))
+        return await _greet(class_(host=host, port=int(port), **{**options, **_owned(class_)}))
 
     async def refresh(self) -> None:
         topology, self._topology = self._topology, None
@@ -230,7 +230,7 @@ def route_of_url(url: str) -> Route:
                     label, _hosts(parts.netloc, 6_379), _options(parts.netloc, "") | _query(parts.query)
                 )
             case _:
-                options = dict[str, Any](parse_url(url.replace("valkey", "redis", 1)))
+                options = dict[str, Any](parse_url(re.sub(r"^valkey", "redis", url)))
                 return DirectRoute(label, options.pop("connection_class", Connection), options)
     except (ValueError, TypeError) as error:
         if isinstance(error, ConfigurationError):
