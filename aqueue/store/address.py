@@ -267,13 +267,22 @@ def route_of_client(client: redis_asyncio.Redis | redis_asyncio.RedisCluster) ->
     """
     if isinstance(client, redis_asyncio.RedisCluster):
         hosts = [(str(node.host), int(node.port)) for node in client.nodes_manager.startup_nodes.values()]
-        return ClusterRoute("the given cluster client", hosts, _connecting(client.connection_kwargs))
+        return ClusterRoute("the given cluster client", hosts, _as_whom(client.connection_kwargs))
     pool = client.connection_pool
     return DirectRoute(
         f"the given client ({pool.connection_class.__name__})",
         pool.connection_class,
         _connecting(pool.connection_kwargs),
     )
+
+
+def _as_whom(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep a cluster's credentials and TLS options, in the form in which a cluster client takes them."""
+    names = ("username", "password", "credential_provider", "client_name")
+    kept = {name: value for name, value in options.items() if name in names or name.startswith("ssl_")}
+    if issubclass(options.get("connection_class", Connection), SSLConnection):
+        kept["ssl"] = True
+    return kept
 
 
 def _connecting(options: Mapping[str, Any]) -> dict[str, Any]:

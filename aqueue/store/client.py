@@ -196,7 +196,15 @@ class Client:
         keys = self.keys
         lost, cancelled, returned, next_reclaim, next_due = await self._run(
             "extend",
-            [keys.queued, keys.scheduled, keys.held(worker), keys.worker(worker), keys.workers, keys.stats],
+            [
+                keys.queued,
+                keys.suspects,
+                keys.scheduled,
+                keys.held(worker),
+                keys.worker(worker),
+                keys.workers,
+                keys.stats,
+            ],
             [keys.base, worker, turn, round(self.settings.lease * 1000), info, ttl_ms(self.settings.result_ttl)],
             items=running,
         )

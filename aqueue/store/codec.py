@@ -107,6 +107,9 @@ def encode_call(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], hea
 
 
 def _name_culprit(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    for name in kwargs:
+        if _writable(name) != name:
+            raise NotSerializable(f"the argument name {_writable(name)!r} of {task} is not text that UTF-8 can hold.")
     for name, value in _named(args, kwargs):
         try:
             _encoder.encode(value)
@@ -119,18 +122,23 @@ def _name_culprit(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 def _refuse_unwritable_floats(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     for name, value in _named(args, kwargs):
-        if _has_unwritable_float(value):
+        if _loses_a_float(value):
             raise NotSerializable(
                 f"{name} of {task} has a float that JSON cannot hold (nan or inf); pass None or text."
             )
 
 
+def _loses_a_float(value: object) -> bool:
+    """Say whether JSON turns a float somewhere inside into null; records are taken apart as the encoder does."""
+    return _has_unwritable_float(msgspec.to_builtins(value, enc_hook=_encode_other))
+
+
 def _has_unwritable_float(value: object) -> bool:
     if isinstance(value, float):
         return not math.isfinite(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return any(map(_has_unwritable_float, value.values()))
-    return isinstance(value, list | tuple | set | frozenset) and any(map(_has_unwritable_float, value))
+    return isinstance(value, list | tuple) and any(map(_has_unwritable_float, value))
 
 
 def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -170,6 +178,8 @@ def encode_result(value: object, limit: int) -> bytes:
         raise NotSerializable(
             f"the result cannot be stored ({type(value).__name__}: {error}); return plain data or None"
         ) from error
+    if b"null" in data and _loses_a_float(value):
+        raise NotSerializable("the result has a float that JSON cannot hold (nan or inf); return None or text")
     if len(data) > limit:
         raise NotSerializable(
             f"the result takes {len(data)} bytes, more than the {limit} allowed; "

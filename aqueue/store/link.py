@@ -76,6 +76,8 @@ class Link:
                 await self._connection.send_packed_command(batch, check_health=False)
         except (RedisError, OSError) as error:
             self._break(error)
+        finally:
+            await self._connection.disconnect(nowait=True)
 
     async def _read(self) -> None:
         try:
@@ -133,6 +135,7 @@ class Link:
         """End the connection; callers that still wait get a ConnectionError."""
         self._break(RedisConnectionError("the connection was closed"))
         await asyncio.gather(self._reader, self._writer, return_exceptions=True)
+        await self._connection.disconnect(nowait=True)  # a task that is cancelled before its first step runs no finally
 
 
 class Subscription:
@@ -189,3 +192,4 @@ class Subscription:
     async def close(self) -> None:
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
+        await self._connection.disconnect(nowait=True)  # as in Link.close

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -151,6 +152,40 @@ async def test_arguments_that_cannot_travel_are_named(
         await many.enqueue(1, c=value)
     with pytest.raises(NotSerializable, match="argument 2 of elsewhere"):
         await queue.enqueue("elsewhere", 1, value)
+
+
+@dataclass
+class Reading:
+    values: list[float]
+
+
+@pytest.mark.parametrize("value", [Reading([1.0, float("nan")]), {"a": (Reading([float("inf")]),)}])
+async def test_a_float_that_json_cannot_hold_is_found_inside_records_too(queue: Queue, value: Any) -> None:
+    """It would arrive, or come back, as null."""
+
+    @queue.task
+    async def take(value: Any) -> Any:
+        return value
+
+    @queue.task
+    async def give() -> Any:
+        return value
+
+    with pytest.raises(NotSerializable, match="argument 1 of take has a float"):
+        await take.enqueue(value)
+    async with Worker(queue):
+        with pytest.raises(JobFailed, match="the result has a float"):
+            await (await give.enqueue()).result(timeout=10)
+
+
+async def test_an_argument_name_that_cannot_travel_is_named(queue: Queue) -> None:
+    """Keyword arguments may be anything that some other system called them."""
+
+    @queue.task
+    async def take(**values: int) -> None: ...
+
+    with pytest.raises(NotSerializable, match="the argument name"):
+        await take.enqueue(**{"\udcff": 1})
 
 
 async def test_oversized_arguments_are_named(queue: Queue, raw: redis.Redis) -> None:

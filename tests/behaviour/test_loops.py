@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from facts import until
 from servers import Server, binaries
 
 from aqueue import ConfigurationError, Queue, Worker
@@ -118,7 +119,7 @@ async def test_closing_a_queue_closes_its_connections(server: Server) -> None:
         assert await round_trip(queue, 1, close=False) == 2
         assert len(raw.client_list()) > before
         await queue.close()
-        assert len(raw.client_list()) == before
+        await until(lambda: len(raw.client_list()) == before, "the server has seen every connection end")
 
 
 def in_child(work: Callable[[], Coroutine[Any, Any, int]]) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import redis.asyncio as redis_asyncio
 from servers import binaries
 
 from aqueue import Queue, Settings, StoreUnavailable, Worker
@@ -112,6 +113,24 @@ def sentinel(tmp_path: Path) -> Iterator[tuple[str, int, int]]:
 
             wait_until(knows, 20, "the sentinel knows the replica")
         yield f"redis+sentinel://127.0.0.1:{watcher}/main", primary, replica
+
+
+async def test_a_given_cluster_client_is_used_as_it_points(cluster: str) -> None:
+    """An application that has one already should not have to spell its nodes again."""
+    port = int(cluster.rpartition(":")[2])
+    client = redis_asyncio.RedisCluster(host="127.0.0.1", port=port)
+    queues = [Queue(name, client=client, settings=Settings(lease=2)) for name in ("alpha", "beta", "gamma")]
+
+    async def double(n: int) -> int:
+        return 2 * n
+
+    tasks = [queue.task(double) for queue in queues]
+    async with Worker(*queues):
+        jobs = [await task.enqueue(n) for n, task in enumerate(tasks)]
+        assert [await job.result(timeout=10) for job in jobs] == [0, 2, 4]
+    for queue in queues:
+        await queue.close()
+    await client.aclose()
 
 
 async def test_queues_on_different_nodes_of_a_cluster_share_one_worker(cluster: str) -> None:

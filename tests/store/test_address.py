@@ -184,3 +184,17 @@ def test_a_given_client_lends_its_address_and_not_its_retries() -> None:
     assert {**expected, **OURS, "decode_responses": False}.items() <= route._options.items()
     assert route._options["retry"]._retries == 0
     assert "p" not in route.label.replace("given", "").split()
+
+
+def test_a_given_cluster_client_lends_its_credentials_and_its_tls() -> None:
+    """Left out, the first connection would be refused, or worse, be plain text."""
+    client = redis_asyncio.RedisCluster(
+        host="h", port=1, username="u", password="p", ssl=True, ssl_ca_certs="/ca.pem", socket_timeout=1
+    )
+    route = route_of_client(client)
+    assert isinstance(route, ClusterRoute)
+    assert route._hosts == [("h", 1)]
+    expected = {"username": "u", "password": "p", "ssl": True, "ssl_ca_certs": "/ca.pem"}
+    assert expected.items() <= route._options.items()
+    assert not {"socket_timeout", "connection_class", "retry"} & route._options.keys()
+    redis_asyncio.RedisCluster(host="h", **route._options)  # it takes every one of them

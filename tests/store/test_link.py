@@ -205,3 +205,14 @@ async def test_a_subscription_that_is_cut_tells_who_waits_for_it() -> None:
             await asyncio.wait_for(subscribing, 4)
         await asyncio.wait_for(subscription.ended(), 4)
         await subscription.close()
+
+
+async def test_a_link_that_is_closed_at_once_leaves_no_socket_open() -> None:
+    """Its tasks are cancelled before their first step, so no clean-up of theirs has run."""
+    async with ScriptedServer() as server:
+        connection = await route_of_url(server.url).connect("k")
+        await Link(connection).close()
+        assert not connection.is_connected
+        connection = await route_of_url(server.url).connect("k")
+        await Subscription(connection, lambda *_: None).close()
+        assert not connection.is_connected

@@ -70,15 +70,22 @@ async def test_requesting_twice_tells_twice_and_changes_nothing(
 
 
 async def test_cancelling_twice_changes_nothing(client: Client, store: Store) -> None:
-    """The second answer says that the job has ended by then; it must not count or notify again."""
+    """A reply that got lost is asked for again: the same answer, and no second count or message."""
     store.seed(queued("a"))
     await client.cancel(A)
     after = store.dump()
-    assert await client.cancel(A) is Cancellation.TOO_LATE
+    assert await client.cancel(A) is Cancellation.CANCELLED
     assert store.dump() == after
 
 
-@pytest.mark.parametrize("state", ["completed", "failed", "cancelled", "expired"])
+async def test_a_job_that_was_cancelled_while_it_ran_has_ended(client: Client, store: Store) -> None:
+    """Only whoever stopped it before its start may rely on its never having run."""
+    before = store.seed(ended("a", "cancelled", cancel=1))
+    assert await client.cancel(A) is Cancellation.TOO_LATE
+    assert store.dump() == before
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "expired"])
 async def test_an_ended_job_stays_as_it_ended(state: str, client: Client, store: Store) -> None:
     """A result must not vanish because somebody cancels too late."""
     before = store.seed(ended("a", state))

@@ -6,7 +6,7 @@ from aqueue.job import JobId
 from aqueue.store.client import Client
 from aqueue.store.records import Beat
 from transitions.conftest import Listening
-from transitions.store_image import Image, Store, but, queued, running, scheduled, worker
+from transitions.store_image import Image, Store, but, queued, running, scheduled, suspect, worker
 from transitions.turns import ME
 
 A, B = JobId("a"), JobId("b")
@@ -142,3 +142,15 @@ async def test_what_is_handed_back_keeps_its_order(client: Client, store: Store)
     store.seed(*(running(job_id, "me/1") for job_id in "bac"), queued("d"), worker("me"))
     assert sorted((await client.extend(ME, 1, [], "new")).returned) == ["a", "b", "c"]
     assert store.dump()["queued"] == ["a", "b", "c", "d"]
+
+
+async def test_a_suspect_that_waits_calls_for_a_turn(client: Client, store: Store) -> None:
+    """Whoever put it aside was busy with another one; an idle worker would not look for it for ever."""
+    store.seed(suspect("s"), scheduled("d", due=60), worker("me"))
+    assert (await client.extend(ME, 1, [], "new")).next_due == 0
+
+
+async def test_a_suspect_that_waits_does_not_call_a_worker_that_runs_one(client: Client, store: Store) -> None:
+    """It would be put aside again, at every beat."""
+    store.seed(running("s", "me/1", crashes=2), suspect("t"), worker("me", suspect="s"))
+    assert (await client.extend(ME, 1, [JobId("s")], "new")).next_due is None

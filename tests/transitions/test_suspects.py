@@ -109,3 +109,9 @@ async def test_a_cancelled_suspect_is_discarded(client: Client, store: Store) ->
     store.seed(suspect("s"), suspect("t"), worker("me"))
     await client.cancel(JobId("s"))
     assert claimed(await take_turn(client, free=5)) == [("t", "me/2")]
+
+
+async def test_a_job_that_never_crashed_is_no_suspect(make_client: MakeClient, store: Store) -> None:
+    """With a crash limit of 1 every job is one crash away from it, and all would run one by one."""
+    store.seed(queued("a"), queued("b"), worker("me"))
+    assert claimed(await take_turn(make_client(crash_limit=1), free=5)) == [("a", "me/2"), ("b", "me/2")]

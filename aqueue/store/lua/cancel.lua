@@ -1,5 +1,7 @@
 -- cancel: end a job that waits, or tell the worker that runs it
 --
+-- Sent twice, the second answers as the first: a job that was cancelled while it waited bears no request.
+--
 -- FLAGS allow-oom
 -- KEYS scheduled  zset  id by due time
 -- KEYS record     hash  the job
@@ -12,7 +14,7 @@
 --- @include clock
 --- @include finish
 
-local seen = redis.call('HMGET', record, 'state', 'token')
+local seen = redis.call('HMGET', record, 'state', 'token', 'cancel')
 local state = seen[1]
 if not state then
   return 'missing'
@@ -22,6 +24,9 @@ if state == 'running' then
   local holder = string.match(seen[2], '^(.*)/')
   redis.call('SPUBLISH', prefix .. 'channel:' .. holder, 'cancel ' .. id)
   return 'requested'
+end
+if state == 'cancelled' and not seen[3] then
+  return 'cancelled'
 end
 if state ~= 'queued' and state ~= 'scheduled' then
   return 'too_late'

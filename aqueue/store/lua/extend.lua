@@ -2,6 +2,7 @@
 --
 -- FLAGS allow-oom
 -- KEYS queued     list  ids in order
+-- KEYS suspects   list  ids one crash away from the limit
 -- KEYS scheduled  zset  id by due time
 -- KEYS held       hash  id to token of this worker's jobs
 -- KEYS worker     hash  this worker
@@ -14,7 +15,7 @@
 -- ARGV info       str   what the worker says of itself
 -- ARGV result_ttl_ms   int  for jobs that were to be cancelled
 -- ITEM id         str   a job that it runs
--- RETURNS ids run but not held | ids to cancel | ids handed back | ms until another lease ends, -1 none | ms until the next job is due, -1 none
+-- RETURNS ids run but not held | ids to cancel | ids handed back | ms until another lease ends, -1 none | ms until a turn would find a job, -1 unknown
 --- @include clock
 --- @include finish
 --- @include queueing
@@ -58,4 +59,6 @@ local function first_after(zset, skip)
   return -1
 end
 
-return { lost, cancelled, returned, first_after(workers, me), first_after(scheduled, '') }
+-- A suspect that a busy worker has put aside wakes nobody; whoever runs none may take it at once.
+local takes_suspect = redis.call('LLEN', suspects) > 0 and redis.call('HEXISTS', worker, 'suspect') == 0
+return { lost, cancelled, returned, first_after(workers, me), takes_suspect and 0 or first_after(scheduled, '') }

@@ -17,7 +17,8 @@ local function lease_of(at, id, record, token)
     redis.call('HINCRBY', at.stats, 'expired', 1)
     return nil
   end
-  if number(seen[3]) >= at.crash_limit - 1 then
+  local crashes = number(seen[3])
+  if crashes > 0 and crashes >= at.crash_limit - 1 then
     if at.suspect then
       redis.call('LPUSH', at.suspects, id)
       return nil
@@ -28,7 +29,7 @@ local function lease_of(at, id, record, token)
   redis.call('HSET', record, 'state', 'running', 'token', token, 'started_ms', at.now)
   local unknown_for = seen[7] and at.now - number(seen[7]) or -1
   local waited = math.max(0, at.now - number(seen[5] or seen[4]))
-  return { id, token, number(seen[2]), number(seen[3]), waited, number(seen[4]), unknown_for }
+  return { id, token, number(seen[2]), crashes, waited, number(seen[4]), unknown_for }
 end
 
 -- The inbox first, since nobody else can reach it; a suspect only where none runs; then the queue.
