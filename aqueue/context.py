@@ -10,11 +10,11 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, get_type_hints
 
 import anyio.to_thread
+import msgspec
 
 from aqueue.errors import ConfigurationError
 from aqueue.job import Job
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(msgspec.Struct, frozen=True, kw_only=True):
     """The run that is going on.
 
     Outside of a worker, in a task that is called like a plain function, `job` is None and `attempt` is 1.
@@ -40,7 +39,7 @@ class Context:
     crashes: int = 0
     state: Any = None
     """What the worker's lifespan yielded."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     """What middleware sent along with the job."""
 
 

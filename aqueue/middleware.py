@@ -7,22 +7,22 @@ raises while a job runs counts as that run's failure.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
+
+import msgspec
 
 from aqueue.context import Context
 from aqueue.job import Job
 
 
-@dataclass(slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct):
     """One call that is about to be stored. Headers may be added; they reach the job as `ctx.headers`."""
 
     task: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = {}
 
 
 Store: TypeAlias = Callable[[Sequence[Outgoing]], Awaitable[list[Job[Any]]]]

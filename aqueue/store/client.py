@@ -179,13 +179,10 @@ class Client:
             [key for settle in settles for key in (keys.job(settle.id), keys.payload(settle.id))],
             [field for settle in settles for field in _settle_fields(settle)],
         )  # fmt: skip
-        refused, leases, next_due, state = reply
-        return Turn(
-            frozenset(JobId(job_id.decode()) for job_id in refused),
-            [Lease(JobId(id_.decode()), LeaseToken(token.decode()), *rest) for id_, token, *rest in leases],
-            _seconds(next_due),
-            state.decode(),
-        )
+        refused, leased, facts, envelopes, now, next_due, state = reply
+        token = LeaseToken(f"{worker}/{turn}")
+        leases = [_lease(*lease, token, now) for lease in zip(leased, facts, envelopes, strict=True)]
+        return Turn(frozenset(_ids(refused)), leases, _seconds(next_due), state.decode())
 
     async def extend(self, worker: WorkerId, turn: int, running: Sequence[JobId], info: str) -> Beat:
         """Renew the worker's lease and compare what it runs with what it holds.
@@ -341,6 +338,15 @@ def _ended(state: bytes, result: bytes | None, error: bytes | None) -> Ended:
         return Ended(JobState(state.decode()), result, error)
     except ValueError:
         return Ended(None, None, None, damaged=state != b"missing")
+
+
+def _lease(job_id: bytes, facts: bytes, envelope: bytes | None, token: LeaseToken, now_ms: int) -> Lease:
+    """Read one lease; the facts of a job that nothing has happened to are the instant of its enqueue alone."""
+    enqueued_ms, *more = map(int, facts.split())
+    attempt, crashes, waited_ms, unknown_for_ms = more or (0, 0, max(0, now_ms - enqueued_ms), -1)
+    return Lease(
+        JobId(job_id.decode()), token, attempt, crashes, waited_ms, enqueued_ms, unknown_for_ms, envelope or b""
+    )
 
 
 def _ids(reply: list[bytes]) -> list[JobId]:

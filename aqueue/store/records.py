@@ -1,15 +1,19 @@
-"""What travels between the store and its callers: frozen records, no dictionaries."""
+"""What travels between the store and its callers: frozen records, no dictionaries.
+
+Structs rather than dataclasses: each job makes several of them, and a Struct is made five times as fast. None can be
+part of a cycle, so the collector of cycles is not told of them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from aqueue.job import JobError, JobId, JobState, LeaseToken, WorkerId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
+class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job to be stored.
 
     Units: milliseconds; `at_ms` is Unix time, the lifetimes are -1 for ever, None for the worker's choice.
@@ -25,8 +29,7 @@ class NewJob:
     failure_ttl_ms: int | None = None
 
 
-@dataclass(slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, gc=False):
     """One job that this worker may run until its lease ends.
 
     Units: milliseconds by the server's clock; `unknown_for_ms` is -1 unless a worker has already handed the job
@@ -44,8 +47,7 @@ class Lease:
     envelope: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True, gc=False):
     """The run returned; `result` is encoded."""
 
     result: bytes
@@ -53,8 +55,7 @@ class Completed:
     task: str
 
 
-@dataclass(frozen=True, slots=True)
-class Retried:
+class Retried(msgspec.Struct, frozen=True, gc=False):
     """The run failed and is to be repeated after `delay` seconds, as one of `max_attempts` runs at the most."""
 
     error: JobError
@@ -62,23 +63,20 @@ class Retried:
     max_attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True, gc=False):
     """The run failed for good."""
 
     error: JobError
     ttl_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(msgspec.Struct, frozen=True, gc=False):
     """The run ended on request."""
 
     ttl_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(msgspec.Struct, frozen=True, gc=False):
     """The run ended for reasons that are not the job's; nothing is counted.
 
     Units: `delay` in seconds, 0 puts the job at the front of the queue.
@@ -91,8 +89,7 @@ class Released:
 Outcome: TypeAlias = Completed | Retried | Failed | Cancelled | Released
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(msgspec.Struct, frozen=True, gc=False):
     """How the run of one lease has ended."""
 
     id: JobId
@@ -100,8 +97,7 @@ class Settle:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True, gc=False):
     """The answer to settle_and_claim.
 
     Units: `next_due` in seconds from now, None when nothing is scheduled.
@@ -113,8 +109,7 @@ class Turn:
     state: Literal["OK", "PAUSED", "MORE"]
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(msgspec.Struct, frozen=True, gc=False):
     """The answer to extend.
 
     Units: seconds from now, None when there is nothing to wait for.
@@ -127,8 +122,7 @@ class Beat:
     next_due: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(msgspec.Struct, frozen=True, gc=False):
     """A worker that was taken for dead, and what became of its jobs."""
 
     worker: WorkerId
@@ -138,8 +132,7 @@ class Gone:
     silent_for: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """How a job stands for somebody who waits for it; `state` is None where no record exists."""
 
     state: JobState | None
@@ -149,8 +142,7 @@ class Ended:
     """A record exists and cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStats:
+class WorkerStats(msgspec.Struct, frozen=True, gc=False):
     """One worker incarnation; `lease_left` in seconds."""
 
     id: WorkerId
@@ -159,8 +151,7 @@ class WorkerStats:
     lease_left: float
 
 
-@dataclass(frozen=True, slots=True)
-class QueueStats:
+class QueueStats(msgspec.Struct, frozen=True, gc=False):
     """What a queue holds; `oldest` is the age of its oldest queued job in seconds, if any."""
 
     name: str
@@ -170,12 +161,11 @@ class QueueStats:
     failed: int
     paused: bool
     oldest: float | None
-    counters: dict[str, int] = field(default_factory=dict)
-    workers: list[WorkerStats] = field(default_factory=list)
+    counters: dict[str, int] = {}
+    workers: list[WorkerStats] = []
 
 
-@dataclass(frozen=True, slots=True)
-class ServerFacts:
+class ServerFacts(msgspec.Struct, frozen=True, gc=False):
     """What the server says of itself."""
 
     product: str

@@ -5,10 +5,10 @@ look up -> decode -> context, middleware, dependencies, timeout -> call -> trans
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -26,11 +26,12 @@ from aqueue.job import Job, JobError
 from aqueue.middleware import Middleware, around_run
 from aqueue.queue import Queue
 from aqueue.retry import Retry
-from aqueue.settings import seconds
+from aqueue.settings import Settings, seconds
 from aqueue.store import codec
 from aqueue.store.client import ttl_ms
-from aqueue.store.records import Cancelled, Completed, Failed, Outcome, Released, Retried
+from aqueue.store.records import Cancelled, Completed, Failed, Lease, Outcome, Released, Retried
 from aqueue.task import Task
+from aqueue.worker.deadlines import Deadlines
 from aqueue.worker.run import Reason, Run
 from aqueue.worker.threads import Threads
 
@@ -38,39 +39,55 @@ UNKNOWN_TASK_DELAY_SECONDS: Final = 5.0
 """A worker that knows the task, or the new release, has this long to come up before the next look."""
 
 
+@dataclass(frozen=True, slots=True)
 class _Plan:
-    """What was found out about a job before its function is called."""
+    """How the runs of one task go; ttls in milliseconds, timeout in seconds."""
 
-    __slots__ = ("context", "envelope", "failure_ttl_ms", "result_ttl_ms", "retry", "task", "timeout")
+    task: Task[..., Any]
+    retry: Retry
+    timeout: float
+    result_ttl_ms: int
+    failure_ttl_ms: int
 
-    def __init__(self, task: Task[..., Any], envelope: codec.Envelope, run: Run, queue: Queue, state: Any) -> None:
-        settings, options, headers, lease = queue.settings, task.defaults, envelope.headers, run.lease
-        self.task = task
-        self.envelope = envelope
-        self.retry: Retry = headers.retry() or options.retry or settings.retry
-        timeout = settings.timeout if options.timeout is None else options.timeout
-        self.timeout = timeout if headers.timeout_ms is None else headers.timeout_ms / 1000
-        self.result_ttl_ms = ttl_ms(settings.result_ttl if options.result_ttl is None else options.result_ttl)
-        self.failure_ttl_ms = ttl_ms(settings.failure_ttl if options.failure_ttl is None else options.failure_ttl)
-        self.context = Context(
-            task=task.name,
-            job=Job(queue, lease.id, decode=task.decode_result),
-            attempt=lease.attempt + 1,
-            max_attempts=self.retry.max_attempts,
-            crashes=lease.crashes,
-            state=state,
-            headers=headers.extra,
+    def for_call(self, headers: codec.Headers) -> _Plan:
+        """Give the plan of one call, which may have brought options of its own."""
+        retry, timeout_ms = headers.retry(), headers.timeout_ms
+        if retry is None and timeout_ms is None:
+            return self
+        return replace(
+            self, retry=retry or self.retry, timeout=self.timeout if timeout_ms is None else timeout_ms / 1000
         )
+
+
+def _plan_of(task: Task[..., Any], settings: Settings) -> _Plan:
+    options = task.defaults
+    return _Plan(
+        task=task,
+        retry=options.retry or settings.retry,
+        timeout=settings.timeout if options.timeout is None else options.timeout,
+        result_ttl_ms=ttl_ms(settings.result_ttl if options.result_ttl is None else options.result_ttl),
+        failure_ttl_ms=ttl_ms(settings.failure_ttl if options.failure_ttl is None else options.failure_ttl),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the runs of one worker share, whatever their queue."""
+
+    threads: Threads
+    deadlines: Deadlines
 
 
 class Executor:
     """Runs the jobs of one queue."""
 
-    def __init__(self, queue: Queue, middleware: Sequence[Middleware], state: Any, threads: Threads) -> None:
+    def __init__(self, queue: Queue, middleware: Sequence[Middleware], state: Any, shared: Shared) -> None:
         self._queue = queue
         self._middleware = [*queue.middleware, *middleware]
         self._state = state
-        self._threads = threads
+        self._threads = shared.threads
+        self._deadlines = shared.deadlines
+        self._plans: dict[str, _Plan] = {}
 
     async def run(self, run: Run) -> Outcome:
         """Run one job to its end, whatever that is. Never raises."""
@@ -82,73 +99,57 @@ class Executor:
         task = self._queue.tasks.get(envelope.task)
         if task is None:
             return self._unknown(run, envelope.task)
-        plan = _Plan(task, envelope, run, self._queue, self._state)
-        token = current_context.set(plan.context)
+        plan = self._plan(task).for_call(envelope.headers)
+        context = self._context(plan, run.lease, envelope.headers.extra)
+        token = current_context.set(context)
+        self._deadlines.watch(run, plan.timeout)
         try:
-            return await self._attempt(plan)
+            return await self._attempt(plan, context, envelope)
         except BaseException as error:  # noqa: BLE001  # the boundary of user code: nothing may pass it
-            return self._translate(plan, run, error)
+            return _translate(plan, run, error)
         finally:
+            self._deadlines.forget(run)
             current_context.reset(token)
 
-    async def _attempt(self, plan: _Plan) -> Outcome:
-        args, kwargs = plan.task.arguments.decode(plan.envelope)
-        call = partial(self._call, plan, args, kwargs)
-        async with asyncio.timeout(plan.timeout or None) as limit:
-            try:
-                result = await around_run(self._middleware, plan.context, call)()
-            except TimeoutError as error:
-                if limit.expired():
-                    raise
-                raise _Raised(error) from error
-        return Completed(
-            codec.encode_result(result, self._queue.settings.max_bytes), plan.result_ttl_ms, plan.task.name
+    def _plan(self, task: Task[..., Any]) -> _Plan:
+        known = self._plans.get(task.name)
+        if known is None or known.task is not task:
+            known = self._plans[task.name] = _plan_of(task, self._queue.settings)
+        return known
+
+    def _context(self, plan: _Plan, lease: Lease, headers: Mapping[str, str]) -> Context:
+        return Context(
+            task=plan.task.name,
+            job=Job(self._queue, lease.id, decode=plan.task.decode_result),
+            attempt=lease.attempt + 1,
+            max_attempts=plan.retry.max_attempts,
+            crashes=lease.crashes,
+            state=self._state,
+            headers=headers,
         )
 
-    async def _call(self, plan: _Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not plan.task.injected:
-            return await self._invoke(plan.task, args, kwargs)
-        async with Injection(plan.context) as injection:
-            provided = await injection.fill(plan.task.injected)
-            args, kwargs = place(plan.task.positional, args, kwargs, provided)
-            return await self._invoke(plan.task, args, kwargs)
+    async def _attempt(self, plan: _Plan, context: Context, envelope: codec.Envelope) -> Outcome:
+        task = plan.task
+        args, kwargs = task.arguments.decode(envelope)
+        if self._middleware:
+            call = partial(self._call, task, context, args, kwargs)
+            result = await around_run(self._middleware, context, call)()
+        else:
+            result = await self._call(task, context, args, kwargs)
+        return Completed(codec.encode_result(result, self._queue.settings.max_bytes), plan.result_ttl_ms, task.name)
+
+    async def _call(self, task: Task[..., Any], context: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not task.injected:
+            return await self._invoke(task, args, kwargs)
+        async with Injection(context) as injection:
+            provided = await injection.fill(task.injected)
+            args, kwargs = place(task.positional, args, kwargs, provided)
+            return await self._invoke(task, args, kwargs)
 
     async def _invoke(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if task.is_async:
             return await task.function(*args, **kwargs)
         return await self._threads.run(partial(task.function, *args, **kwargs))
-
-    def _translate(self, plan: _Plan, run: Run, error: BaseException) -> Outcome:
-        """Say what an exception means for the job."""
-        if run.reason is not None:  # whatever its clean-up raised, it ended because it was told to
-            return _stopped(run.reason, plan.result_ttl_ms)
-        if isinstance(error, _Raised):
-            error = error.original
-        elif isinstance(error, TimeoutError):
-            error = TimeoutError(f"the attempt took longer than its timeout of {plan.timeout:g} s")
-            return self._again(plan, JobError(type="TimeoutError", message=str(error)), None)
-        match error:
-            case Discard():
-                return Failed(JobError(type="Discard", message=error.reason), plan.failure_ttl_ms)
-            case RetryLater():
-                return self._later(plan, error)
-            case NotSerializable():
-                return Failed(_described(error), plan.failure_ttl_ms)
-            case _:
-                return self._again(plan, _described(error), None)
-
-    def _later(self, plan: _Plan, signal: RetryLater) -> Outcome:
-        try:
-            delay = seconds(signal.delay, "the delay of RetryLater")
-        except ConfigurationError as error:
-            return Failed(_described(error), plan.failure_ttl_ms)
-        return self._again(plan, JobError(type="RetryLater", message=signal.reason), delay)
-
-    def _again(self, plan: _Plan, error: JobError, delay: float | None) -> Outcome:
-        attempt = plan.context.attempt
-        if plan.retry.exhausted(attempt):
-            return Failed(error, plan.failure_ttl_ms)
-        return Retried(error, plan.retry.delay_after(attempt) if delay is None else delay, plan.retry.max_attempts)
 
     def _unknown(self, run: Run, name: str) -> Outcome:
         """Hand the job back, for a worker that knows it; fail it once that has lasted too long."""
@@ -170,12 +171,37 @@ class Executor:
         return difflib.get_close_matches(name, self._queue.tasks, n=3)
 
 
-class _Raised(Exception):
-    """Carries a TimeoutError that the task itself raised past the timeout of the attempt."""
+def _translate(plan: _Plan, run: Run, error: BaseException) -> Outcome:
+    """Say what an exception means for the job."""
+    if run.reason is Reason.TIMEOUT:
+        late = f"the attempt took longer than its timeout of {plan.timeout:g} s"
+        return _again(plan, run, JobError(type="TimeoutError", message=late), None)
+    if run.reason is not None:  # whatever its clean-up raised, it ended because it was told to
+        return _stopped(run.reason, plan.result_ttl_ms)
+    match error:
+        case Discard():
+            return Failed(JobError(type="Discard", message=error.reason), plan.failure_ttl_ms)
+        case RetryLater():
+            return _later(plan, run, error)
+        case NotSerializable():
+            return Failed(_described(error), plan.failure_ttl_ms)
+        case _:
+            return _again(plan, run, _described(error), None)
 
-    def __init__(self, original: BaseException) -> None:
-        super().__init__()
-        self.original = original
+
+def _later(plan: _Plan, run: Run, signal: RetryLater) -> Outcome:
+    try:
+        delay = seconds(signal.delay, "the delay of RetryLater")
+    except ConfigurationError as error:
+        return Failed(_described(error), plan.failure_ttl_ms)
+    return _again(plan, run, JobError(type="RetryLater", message=signal.reason), delay)
+
+
+def _again(plan: _Plan, run: Run, error: JobError, delay: float | None) -> Outcome:
+    attempt = run.lease.attempt + 1
+    if plan.retry.exhausted(attempt):
+        return Failed(error, plan.failure_ttl_ms)
+    return Retried(error, plan.retry.delay_after(attempt) if delay is None else delay, plan.retry.max_attempts)
 
 
 def _stopped(reason: Reason, result_ttl_ms: int) -> Outcome:

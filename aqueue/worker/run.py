@@ -12,6 +12,7 @@ from aqueue.store.records import Lease
 class Reason(Enum):
     """Why a run is told to stop; decides what becomes of the job."""
 
+    TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     LEASE_LOST = "lease lost"
     SHUTDOWN = "shutdown"
@@ -30,7 +31,8 @@ class Run:
     """Its outcome is known, and noted for the next turn."""
 
     def stop(self, reason: Reason) -> None:
-        """Cancel the run once; the first reason stands."""
-        if self.reason is None and self.task is not None and not self.task.done():
+        """Cancel the run once; the first reason stands. A run that outlives its timeout may be told again."""
+        told = self.reason is not None and (self.reason is not Reason.TIMEOUT or reason is Reason.TIMEOUT)
+        if not told and self.task is not None and not self.task.done():
             self.reason = reason
             self.task.cancel()

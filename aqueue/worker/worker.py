@@ -32,7 +32,8 @@ from aqueue.settings import Duration, seconds
 from aqueue.store.codec import WorkerInfo, encode_worker
 from aqueue.store.mailbox import Listener
 from aqueue.store.records import Beat, Lease, Outcome, Released
-from aqueue.worker.executor import Executor
+from aqueue.worker.deadlines import Deadlines
+from aqueue.worker.executor import Executor, Shared
 from aqueue.worker.fetcher import Fetcher
 from aqueue.worker.heartbeat import Heartbeat
 from aqueue.worker.journal import Journal
@@ -118,7 +119,7 @@ class Worker:
             raise ConfigurationError("This worker is running already; make another one.")
         if self._host is not asyncio.current_task():
             self._make_events()
-        threads = Threads(self.concurrency)
+        shared = Shared(Threads(self.concurrency), Deadlines())
         fetcher = self._fetcher = Fetcher(self.concurrency, max_jobs=self._max_jobs)
         worker = WorkerId(uuid.uuid4().hex)
         try:
@@ -126,10 +127,11 @@ class Worker:
             if self._stopping.is_set():
                 return
             async with AsyncExitStack() as stack:
-                self._lanes = [await self._open_lane(stack, queue, worker, threads, fetcher) for queue in self.queues]
+                self._lanes = [await self._open_lane(stack, queue, worker, fetcher, shared) for queue in self.queues]
                 await self._work(fetcher, worker, burst=burst)
         finally:
-            self.threads_left = threads.unfinished
+            shared.deadlines.close()
+            self.threads_left = shared.threads.unfinished
             self._fetcher = None
             self._lanes = []
 
@@ -155,13 +157,13 @@ class Worker:
                     pause = min(2 * pause, 5.0)
 
     async def _open_lane(
-        self, stack: AsyncExitStack, queue: Queue, worker: WorkerId, threads: Threads, fetcher: Fetcher
+        self, stack: AsyncExitStack, queue: Queue, worker: WorkerId, fetcher: Fetcher, shared: Shared
     ) -> Lane:
         state: Any = None
         for lifespan in (queue.lifespan, self._lifespan):
             if lifespan is not None:
                 state = await stack.enter_async_context(lifespan())
-        executor = Executor(queue, self._middleware, state, threads)
+        executor = Executor(queue, self._middleware, state, shared)
         return Lane(
             queue.unchecked_store(), executor, worker, journal=self.journal, start=self._start, wake=fetcher.wake
         )

@@ -1,35 +1,43 @@
 -- claiming: hand waiting jobs to one worker
 --
--- Needs finish, queueing. `at` carries the queue's keys, the worker, the limits and the time.
+-- Needs finish, queueing, leasing. `at` carries the queue's keys, the worker, the limits and the time.
 
 -- Entries without a job to run (tickets, cancelled and expired jobs) that one call may discard.
 local DISCARD_LIMIT = 500
 
-local RECORD_FIELDS = { 'state', 'attempt', 'crashes', 'enqueued_ms', 'due_ms', 'expires_ms', 'unknown_ms', 'started_ms' }
+-- A job that nothing has happened to: exactly these two fields, in this order. Most jobs are such.
+local function is_fresh(fields)
+  local ordered = #fields == 4 and fields[1] == 'state' and fields[3] == 'enqueued_ms'
+  return ordered and fields[2] == 'queued' and string.find(fields[4], '^%d+$')
+end
 
-local function lease_of(at, id, record, token)
-  local seen = redis.call('HMGET', record, unpack(RECORD_FIELDS))
-  if seen[1] ~= 'queued' then
-    return nil
-  end
-  if seen[6] and not seen[8] and number(seen[6]) <= at.now then
-    finish(locate(at.prefix, id), 'expired', at.now, at.result_ttl_ms, {})
-    redis.call('HINCRBY', at.stats, 'expired', 1)
-    return nil
-  end
-  local crashes = number(seen[3])
-  if crashes > 0 and crashes >= at.crash_limit - 1 then
-    if at.suspect then
-      redis.call('LPUSH', at.suspects, id)
+-- Answers what the lease is to say of the job, or nil where there is nothing to run.
+local function begin(at, id, record, token)
+  local fields = redis.call('HGETALL', record)
+  local facts = fields[4]
+  if not is_fresh(fields) then
+    local seen = by_name(fields)
+    if seen.state ~= 'queued' then
       return nil
     end
-    at.suspect = id
-    redis.call('HSET', at.worker, 'suspect', id)
+    if seen.expires_ms and not seen.started_ms and number(seen.expires_ms) <= at.now then
+      finish(locate(at.prefix, id), 'expired', at.now, at.result_ttl_ms, {})
+      redis.call('HINCRBY', at.stats, 'expired', 1)
+      return nil
+    end
+    local crashes = number(seen.crashes)
+    if crashes > 0 and crashes >= at.crash_limit - 1 then
+      if at.suspect then
+        redis.call('LPUSH', at.suspects, id)
+        return nil
+      end
+      at.suspect = id
+      redis.call('HSET', at.worker, 'suspect', id)
+    end
+    facts = facts_of(seen, at.now)
   end
   redis.call('HSET', record, 'state', 'running', 'token', token, 'started_ms', at.now)
-  local unknown_for = seen[7] and at.now - number(seen[7]) or -1
-  local waited = math.max(0, at.now - number(seen[5] or seen[4]))
-  return { id, token, number(seen[2]), crashes, waited, number(seen[4]), unknown_for }
+  return facts
 end
 
 -- The inbox first, since nobody else can reach it; a suspect only where none runs; then the queue.
@@ -50,36 +58,32 @@ end
 -- Jobs that one call leases: Lua passes on some thousands of values at the most, and a script should be short.
 local CLAIM_LIMIT = 500
 
--- Returns the leases, and whether entries remain that this call had no budget to look at.
+-- Returns ids, facts and envelopes of the leases, and whether entries remain that this call had no budget to look at.
 local function claim(at, token, wanted)
   local free = math.min(wanted, CLAIM_LIMIT)
-  local leases, held, payloads, examined = {}, {}, {}, 0
-  while #leases < free do
-    if examined >= free + DISCARD_LIMIT then
-      return leases, true
-    end
-    local ids = next_ids(at, free - #leases)
+  local records, count = at.prefix .. 'job:', 0
+  local leased, facts, held, payloads, examined, over = {}, {}, {}, {}, 0, false
+  while count < free and not over do
+    local ids = next_ids(at, free - count)
     if not ids then
       break
     end
     examined = examined + #ids
+    over = examined >= free + DISCARD_LIMIT
     for _, id in ipairs(ids) do
-      local intact, lease = pcall(lease_of, at, id, at.prefix .. 'job:' .. id, token)
+      local intact, fact = pcall(begin, at, id, records .. id, token)
       if not intact then -- one damaged record must not cost the jobs that were popped with it
         redis.call('HINCRBY', at.stats, 'damaged', 1)
-      elseif lease then
-        leases[#leases + 1] = lease
-        held[#held + 1] = id
-        held[#held + 1] = token
-        payloads[#payloads + 1] = at.prefix .. 'payload:' .. id
+      elseif fact then
+        count = count + 1
+        leased[count], facts[count], payloads[count] = id, fact, at.prefix .. 'payload:' .. id
+        held[2 * count - 1], held[2 * count] = id, token
       end
     end
   end
-  if #leases > 0 then
+  if count > 0 then
     redis.call('HSET', at.held, unpack(held))
-    for i, envelope in ipairs(redis.call('MGET', unpack(payloads))) do
-      leases[i][8] = envelope or ''
-    end
+    payloads = redis.call('MGET', unpack(payloads))
   end
-  return leases, #leases == free and free < wanted
+  return leased, facts, payloads, over or count == free and free < wanted
 end
