@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import secrets
 import threading
 import time
 from typing import Final
 
 from aqueue.job import JobId
+
+RANDOM_BITS: Final = 72
+STEP_BITS: Final = 32
+"""Within one millisecond the next id cannot be guessed from the last, and a million of them fit."""
+
+_DRAWN_BYTES: Final = 4096
+"""Random bytes are drawn from the system in lots: one call each would cost as much as the rest of an id."""
+
+_DIGITS: Final = "0123456789abcdefghijklmnopqrstuv"
+_PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
+"""Base 32, whose digits sort as the numbers do, ten bits at a time."""
+_SHIFTS: Final = range(110, -1, -10)
 
 
 class JobIds:
@@ -20,20 +30,27 @@ class JobIds:
 
     def __init__(self) -> None:
         self._last = 0
+        self._drawn = b""
+        self._used = 0
         self._lock = threading.Lock()
 
     def __call__(self) -> JobId:
         now = time.time_ns() // 1_000_000 << RANDOM_BITS
         with self._lock:
-            step = 1 + secrets.randbits(STEP_BITS)
-            self._last = max(self._last + step, now | secrets.randbits(RANDOM_BITS - 1))
-            value = self._last
-        return JobId(base64.b32hexencode(value.to_bytes(15, "big")).decode().lower())
+            if now > self._last:
+                value = now | self._random(RANDOM_BITS) >> 1  # half of the range is left for the steps
+            else:
+                value = self._last + 1 + self._random(STEP_BITS)
+            self._last = value
+        return JobId("".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS]))
 
-
-RANDOM_BITS: Final = 72
-STEP_BITS: Final = 32
-"""Within one millisecond the next id cannot be guessed from the last, and a million of them fit."""
+    def _random(self, bits: int) -> int:
+        end = self._used + bits // 8
+        if end > len(self._drawn):
+            self._drawn, self._used, end = os.urandom(_DRAWN_BYTES), 0, bits // 8
+        value = int.from_bytes(self._drawn[self._used : end])
+        self._used = end
+        return value
 
 
 def new_job_id() -> JobId:

@@ -9,31 +9,29 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
 from aqueue.errors import (
     ConfigurationError,
     JobNotFound,
-    NotSerializable,
     ResultTimeout,
     UnknownTask,
 )
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
-from aqueue.job_ids import new_job_id
 from aqueue.middleware import Middleware, Outgoing, around_enqueue
 from aqueue.retry import Retry
 from aqueue.settings import Duration, Settings
 from aqueue.store import address, codec
-from aqueue.store.client import BATCH, Client, ttl_ms
+from aqueue.store.client import BATCH, Client
 from aqueue.store.connection import Server
 from aqueue.store.inspection import job_info, result_of
-from aqueue.store.keys import checked_name, unique_digest
+from aqueue.store.keys import checked_name
 from aqueue.store.preflight import check_server
 from aqueue.store.records import NewJob, QueueStats
 from aqueue.store.waiting import Waiting
-from aqueue.task import Call, Options, TakesContext, TakesCtx, Task, TaskDecorator, make_options, merged
+from aqueue.submission import encoded, new_job, outgoing
+from aqueue.task import Call, Options, TakesContext, TakesCtx, Task, TaskDecorator, make_options
 
 if TYPE_CHECKING:
     import redis.asyncio as redis_asyncio
@@ -173,71 +171,41 @@ class Queue:
 
     async def submit(self, call: Call[R]) -> Job[R]:
         """Store one bound call on this queue."""
-        return cast("Job[R]", (await self._submit_batch([call]))[0])
+        return (await self._submit([call], [outgoing(call)]))[0]
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store many calls, atomically per batch of 500; every handle says in `.created` whether it is new.
 
         All calls are checked before the first is stored.
         """
-        checked = iter([self._checked(call) for call in calls])
-        jobs: list[Job[R]] = []
-        while batch := list(islice(checked, BATCH)):
-            jobs += cast("list[Job[R]]", await self._submit_batch(batch))
-        return jobs
+        calls = [_checked(call) for call in calls]
+        sent = [outgoing(call) for call in calls]
+        ready = None if self.middleware else self._jobs(calls, sent)
+        if ready is None:  # what middleware makes of them is known only batch by batch
+            for call, item in zip(calls, sent, strict=True):
+                encoded(call, item, self.settings)
+        handles: list[Job[R]] = []
+        for first in range(0, len(calls), BATCH):
+            part = slice(first, first + BATCH)
+            handles += await self._submit(calls[part], sent[part], ready and ready[part])
+        return handles
 
-    def _checked(self, call: Call[R]) -> Call[R]:
-        if not isinstance(call, Call):
-            raise ConfigurationError(f"enqueue_many takes calls such as task.call(...), not {call!r}.")
-        self._envelope(call, Outgoing(call.task.name, call.args, call.kwargs))
-        return call
-
-    async def _submit_batch(self, calls: Sequence[Call[Any]]) -> list[Job[Any]]:
+    async def _submit(
+        self, calls: Sequence[Call[R]], sent: Sequence[Outgoing], ready: Sequence[NewJob] | None = None
+    ) -> list[Job[R]]:
         async def store(batch: Sequence[Outgoing]) -> list[Job[Any]]:
-            jobs = [self._new_job(call, item) for call, item in zip(calls, batch, strict=True)]
-            ids = await (await self.store()).enqueue(jobs)
+            jobs = ready or self._jobs(calls, batch)
+            client = await self.store()
+            ids = [await client.enqueue_one(jobs[0])] if len(jobs) == 1 else await client.enqueue(jobs)
             return [
                 Job(self, stands, created=stands == job.id, decode=call.task.decode_result)
-                for job, stands, call in zip(jobs, ids, calls, strict=True)
+                for call, job, stands in zip(calls, jobs, ids, strict=True)
             ]
 
-        outgoing = [Outgoing(call.task.name, call.args, call.kwargs) for call in calls]
-        return await around_enqueue(self.middleware, store)(outgoing)
+        return cast("list[Job[R]]", await around_enqueue(self.middleware, store)(sent))
 
-    def _envelope(self, call: Call[Any], outgoing: Outgoing) -> bytes:
-        given = call.task.overrides
-        for name, value in outgoing.headers.items():
-            if not isinstance(name, str) or not isinstance(value, str):
-                raise NotSerializable(f"header {name!r} of {outgoing.task} is not text; middleware must send text.")
-        headers = codec.Headers(extra=outgoing.headers)
-        if given.timeout is not None:
-            headers.timeout_ms = round(given.timeout * 1000)
-        if given.retry is not None:
-            headers.set_retry(given.retry)
-        envelope = codec.encode_call(outgoing.task, outgoing.args, outgoing.kwargs, headers)
-        if len(envelope) > self.settings.max_bytes:
-            raise NotSerializable(
-                f"The arguments of {outgoing.task} take {len(envelope)} bytes, more than the "
-                f"{self.settings.max_bytes} allowed ({codec.largest_argument(outgoing.args, outgoing.kwargs)}); "
-                "store the data elsewhere and pass where it is."
-            )
-        return envelope
-
-    def _new_job(self, call: Call[Any], outgoing: Outgoing) -> NewJob:
-        options = merged(call.task.overrides, call.task.defaults)
-        envelope = self._envelope(call, outgoing)
-        if len(envelope) > self.settings.warn_bytes:
-            log.warning("the arguments of %s take %d bytes; pass a reference instead", outgoing.task, len(envelope))
-        return NewJob(
-            id=new_job_id(),
-            envelope=envelope,
-            delay_ms=round((options.delay or 0) * 1000),
-            at_ms=options.at_ms or 0,
-            ttl_ms=round((options.ttl or 0) * 1000),
-            digest="" if options.key is None else unique_digest(outgoing.task, options.key),
-            result_ttl_ms=None if options.result_ttl is None else ttl_ms(options.result_ttl),
-            failure_ttl_ms=None if options.failure_ttl is None else ttl_ms(options.failure_ttl),
-        )
+    def _jobs(self, calls: Sequence[Call[Any]], sent: Sequence[Outgoing]) -> list[NewJob]:
+        return [new_job(call, item, self.settings) for call, item in zip(calls, sent, strict=True)]
 
     # one job
 
@@ -410,6 +378,12 @@ async def enqueue(task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job
     if not isinstance(task, Task):
         raise ConfigurationError(f"enqueue takes a task, not {task!r}; decorate the function with @queue.task.")
     return await task.enqueue(*args, **kwargs)
+
+
+def _checked(call: Call[R]) -> Call[R]:
+    if not isinstance(call, Call):
+        raise ConfigurationError(f"enqueue_many takes calls such as task.call(...), not {call!r}.")
+    return call
 
 
 def _job_id(job_id: str) -> JobId:

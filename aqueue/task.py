@@ -6,11 +6,14 @@ so the two cannot collide. Nothing here knows Redis.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+
+import msgspec
 
 from aqueue.context import Context, Dependency, call_in_place, hints_of, injected_parameters
 from aqueue.errors import BadArguments, ConfigurationError
@@ -60,6 +63,9 @@ class Options:
     failure_ttl: float | None = None
 
 
+NO_OPTIONS: Final = Options()
+
+
 def make_options(
     *,
     delay: Duration | None = None,
@@ -96,8 +102,7 @@ def make_options(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[R_co]):
+class Call(msgspec.Struct, Generic[R_co], frozen=True):
     """A task with its arguments, not yet enqueued; what `enqueue_many` takes."""
 
     task: Task[..., Any]
@@ -125,6 +130,8 @@ class Task(Generic[P, R]):
     arguments: ArgumentsDecoder = field(init=False)
     decode_result: Callable[[bytes], R] = field(init=False)
     is_async: bool = field(init=False)
+    options_of_calls: Options = field(init=False)
+    """What holds for every call of this copy."""
     __doc__: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -144,6 +151,7 @@ class Task(Generic[P, R]):
         fix("decode_result", result_decoder(hints.get("return", Any)))
         fix("is_async", inspect.iscoroutinefunction(self.function))
         fix("__doc__", self.function.__doc__)
+        fix("options_of_calls", merged(self.overrides, self.defaults))
 
     def __repr__(self) -> str:
         return f"<Task {self.name} of queue {self.queue.name}>"
@@ -155,7 +163,7 @@ class Task(Generic[P, R]):
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Bind arguments for `enqueue_many`. Errors: BadArguments if they do not fit the signature."""
         try:
-            self.signature.bind(*args, **kwargs)
+            self.arguments.check(args, kwargs)
         except TypeError as error:
             raise BadArguments(f"{self.name}{self.signature} cannot be called like this: {error}.") from None
         return Call(self, args, kwargs)
@@ -197,11 +205,18 @@ class Task(Generic[P, R]):
             delay=delay, at=at, key=key, ttl=ttl, timeout=timeout, retry=retry,
             result_ttl=result_ttl, failure_ttl=failure_ttl,
         )  # fmt: skip
-        return replace(self, overrides=merged(given, self.overrides), queue=queue or self.queue)
+        overrides = merged(given, self.overrides)
+        twin = copy.copy(self)  # what was found out about the function holds for it too
+        for name, value in (("overrides", overrides), ("queue", queue or self.queue)):
+            object.__setattr__(twin, name, value)
+        object.__setattr__(twin, "options_of_calls", merged(overrides, self.defaults))
+        return twin
 
 
 def merged(first: Options, second: Options) -> Options:
     """Take each option from the first that has it; delay and at replace each other."""
+    if second == NO_OPTIONS:
+        return first
     when_given = first.delay is not None or first.at_ms is not None
     chosen = {
         name: getattr(first, name) if getattr(first, name) is not None else getattr(second, name)

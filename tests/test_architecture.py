@@ -26,7 +26,7 @@ LUA = PACKAGE / "store" / "lua"
 LAYERS = (
     {"errors", "retry", "settings", "job", "job_ids", "embedded"},
     {"store"},
-    {"context", "middleware", "task", "queue"},
+    {"context", "middleware", "task", "submission", "queue"},
     {"worker"},
     {"ops"},
 )

@@ -6,14 +6,17 @@ reply was lost is simply sent again. Nothing here knows user code.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 from aqueue.errors import ConfigurationError, StoreFull
 from aqueue.job import Cancellation, JobId, JobState, LeaseToken, QueueName, WorkerId
 from aqueue.settings import FOREVER, Settings
 from aqueue.store import codec
+from aqueue.store.coalescing import Coalescer
 from aqueue.store.connection import Links, Server
 from aqueue.store.keys import Keys
 from aqueue.store.link import Link
@@ -59,6 +62,7 @@ class Client:
         self.settings = settings
         self._server = server
         self._registered = False
+        self._coalescers: WeakKeyDictionary[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
 
     @property
     def links(self) -> Links:
@@ -93,11 +97,20 @@ class Client:
         if len(jobs) > BATCH:
             raise ConfigurationError(f"{len(jobs)} jobs are too many for one call; send at most {BATCH} at once.")
         await self.register()
-        keys = self.keys
-        each = [key for job in jobs for key in (keys.job(job.id), keys.payload(job.id), keys.unique(job.digest))]
-        items = [field for job in jobs for field in _new_job_fields(job)]
-        reply = await self._run("enqueue", [keys.queued, keys.scheduled], [keys.base], each, items)
-        return [JobId(answer.decode()) for answer in reply]
+        keys, each, items = self.keys, list[str](), list[Arg]()
+        for job in jobs:
+            record = keys.job(job.id)
+            each += record, keys.payload(job.id), keys.unique(job.digest) if job.digest else record
+            items += job.id, job.envelope, _wishes(job)
+        return _ids(await self._run("enqueue", [keys.queued, keys.scheduled], [keys.base], each, items))
+
+    async def enqueue_one(self, job: NewJob) -> JobId:
+        """Store one job together with those that this turn of the event loop brings; else as `enqueue`."""
+        loop = asyncio.get_running_loop()
+        coalescer = self._coalescers.get(loop)
+        if coalescer is None:
+            coalescer = self._coalescers[loop] = Coalescer(self.enqueue)
+        return await coalescer.enqueue(job)
 
     async def register(self) -> None:
         """Put the queue's name where tools find it; outside the queue's slot, so apart and idempotent."""
@@ -363,12 +376,13 @@ def _seconds(ms: int) -> float | None:
     return None if ms < 0 else ms / 1000
 
 
-def _new_job_fields(job: NewJob) -> tuple[Arg, ...]:
-    return (
-        job.id, job.envelope, job.delay_ms, job.at_ms, job.ttl_ms, job.digest,
-        "" if job.result_ttl_ms is None else job.result_ttl_ms,
-        "" if job.failure_ttl_ms is None else job.failure_ttl_ms,
-    )  # fmt: skip
+def _wishes(job: NewJob) -> str:
+    """Write what a job asks for beyond being run at once; see lua/enqueue.lua."""
+    ttls = (job.result_ttl_ms, job.failure_ttl_ms)
+    if not (job.delay_ms or job.at_ms or job.ttl_ms or job.digest) and ttls == (None, None):
+        return ""
+    words = (job.digest or None, *ttls)
+    return " ".join(["-" if word is None else str(word) for word in (job.delay_ms, job.at_ms, job.ttl_ms, *words)])
 
 
 def _settle_fields(settle: Settle) -> tuple[Arg, ...]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -51,6 +52,10 @@ class Headers(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=False):
         return Retry(
             max_attempts=self.max_attempts, backoff=self.backoff_ms / 1000, cap=self.cap_ms / 1000, jitter=self.jitter
         )
+
+
+NO_HEADERS: Final = Headers()
+"""Of most calls; nobody changes it."""
 
 
 class Envelope(msgspec.Struct, array_like=True):
@@ -219,13 +224,23 @@ class ArgumentsDecoder:
     hints: Mapping[str, Any]
     _cache: dict[str, msgspec.json.Decoder[Any]] = field(default_factory=dict)
     _positional: dict[int, msgspec.json.Decoder[Any]] = field(default_factory=dict)
+    _counts: range = field(init=False)
+    """How many arguments may be passed by position when none is by keyword."""
+
+    def __post_init__(self) -> None:
+        self._counts = _positional_counts(self.signature)
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise the TypeError of a call that does not fit the signature."""
+        if kwargs or len(args) not in self._counts:  # binding costs as much as all the rest of an enqueue
+            self.signature.bind(*args, **kwargs)
 
     def decode(self, envelope: Envelope) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return args and kwargs. Errors: BadArguments when they do not fit the signature or its types."""
         try:
             raws = _raw_list.decode(envelope.args)
-            self.signature.bind(*raws, **envelope.kwargs)
-            args = self._args(len(raws)).decode(envelope.args)
+            self.check(raws, envelope.kwargs)
+            args = self._args(len(raws)).decode(envelope.args) if raws else ()
             kwargs = {name: self._by_name(name).decode(raw) for name, raw in envelope.kwargs.items()}
         except _UNREADABLE as error:
             raise BadArguments(f"an argument of {self.task} has another type than its annotation: {error}") from error
@@ -261,6 +276,20 @@ class ArgumentsDecoder:
     @staticmethod
     def _safe(annotation: Any) -> Any:
         return Any if _decoder(annotation) is None else annotation
+
+
+def _positional_counts(signature: inspect.Signature) -> range:
+    least, most = 0, 0
+    for parameter in signature.parameters.values():
+        required = parameter.default is parameter.empty
+        match parameter.kind:
+            case parameter.POSITIONAL_ONLY | parameter.POSITIONAL_OR_KEYWORD:
+                least, most = least + required, most + 1
+            case parameter.VAR_POSITIONAL:
+                most = sys.maxsize - 1
+            case parameter.KEYWORD_ONLY if required:
+                return range(0)
+    return range(least, most + 1)
 
 
 _raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])

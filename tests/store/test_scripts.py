@@ -76,9 +76,10 @@ def test_a_call_with_the_wrong_number_is_refused() -> None:
 
 def test_items_are_visited_with_their_keys() -> None:
     """What the loader writes for `EACH` and `ITEM` is the only place that counts positions."""
-    text = load("enqueue").text
-    header = load("enqueue").header
+    text = load("settle_and_claim").text
+    header = load("settle_and_claim").header
+    number = 1 + [type_ for _, type_ in header.item].index("int")
     stride, width = len(header.item), len(header.each)
     assert f"(#ARGV - {len(header.argv)}) / {stride}" in text
     assert f"KEYS[{len(header.keys)} + i * {width} + {width}]" in text
-    assert f"tonumber(ARGV[{len(header.argv)} + i * {stride} + 3])" in text
+    assert f"tonumber(ARGV[{len(header.argv)} + i * {stride} + {number}])" in text

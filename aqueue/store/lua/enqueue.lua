@@ -10,12 +10,9 @@
 -- ARGV prefix     str   of the queue's keys, for the record of a holder
 -- ITEM id         str
 -- ITEM envelope   str
--- ITEM delay_ms   int   from now; 0 is at once
--- ITEM at_ms      int   Unix ms; 0 is none
--- ITEM ttl_ms     int   must start within this after it is due; 0 is no limit
--- ITEM digest     str   of the user's key; empty is none
--- ITEM result_ttl_ms   str  empty leaves it to the worker
--- ITEM failure_ttl_ms  str  empty leaves it to the worker
+-- ITEM wishes     str   empty for a job that is to run at once, with neither key nor lifetimes of its own; else six words:
+--                       delay_ms from now, at_ms in Unix time or 0, ttl_ms to start within once it is due or 0,
+--                       digest of the user's key, result_ttl_ms and failure_ttl_ms, each of these - for none
 -- RETURNS list of the id that now stands for each item: its own, or that of the unfinished job with its key
 --- @include clock
 --- @include queueing
@@ -24,47 +21,63 @@ local UNFINISHED = { scheduled = true, queued = true, running = true }
 local now = now_ms()
 local answers, ready = {}, {}
 
--- A key whose holder has ended, or no longer exists, is free.
+-- A key whose holder has ended, no longer exists or cannot be read, is free. Nothing may raise once something is written.
 local function holder(unique)
-  local id = redis.call('GET', unique)
-  if id and UNFINISHED[redis.call('HGET', prefix .. 'job:' .. id, 'state')] then
-    return id
-  end
+  local id = redis.pcall('GET', unique)
+  local state = type(id) == 'string' and redis.pcall('HGET', prefix .. 'job:' .. id, 'state')
+  return type(state) == 'string' and UNFINISHED[state] and id
 end
 
 local function optional(fields, name, value)
-  if value ~= '' then
+  if value ~= '-' then
     fields[#fields + 1] = name
     fields[#fields + 1] = value
   end
+end
+
+local function store(id, wishes, record, unique)
+  local delay_ms, at_ms, ttl_ms, digest, result_ttl_ms, failure_ttl_ms =
+    string.match(wishes, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  local other = digest ~= '-' and holder(unique)
+  if other then
+    return other
+  end
+  local due = at_ms ~= '0' and number(at_ms) or now + number(delay_ms)
+  local fields = { 'enqueued_ms', now }
+  optional(fields, 'expires_ms', ttl_ms ~= '0' and math.max(due, now) + number(ttl_ms) or '-')
+  optional(fields, 'result_ttl_ms', result_ttl_ms)
+  optional(fields, 'failure_ttl_ms', failure_ttl_ms)
+  optional(fields, 'unique', digest)
+  if digest ~= '-' then
+    redis.call('SET', unique, id)
+  end
+  if due > now then
+    schedule(queued, scheduled, id, record, due, fields)
+  else
+    redis.call('HSET', record, 'state', 'queued', unpack(fields))
+    ready[#ready + 1] = id
+  end
+  return id
 end
 
 -- A key of the wrong type is refused here, before anything is written.
 redis.call('LLEN', queued)
 redis.call('ZCARD', scheduled)
 
-for id, envelope, delay_ms, at_ms, ttl_ms, digest, result_ttl_ms, failure_ttl_ms, record, payload, unique in items() do
-  local known = redis.call('EXISTS', record) == 1
-  local other = not known and digest ~= '' and holder(unique)
-  answers[#answers + 1] = other or id
-  if not known and not other then
-    local due = at_ms > 0 and at_ms or now + delay_ms
-    local fields = { 'enqueued_ms', now }
-    optional(fields, 'expires_ms', ttl_ms > 0 and math.max(due, now) + ttl_ms or '')
-    optional(fields, 'result_ttl_ms', result_ttl_ms)
-    optional(fields, 'failure_ttl_ms', failure_ttl_ms)
-    optional(fields, 'unique', digest)
-    redis.call('SET', payload, envelope)
-    if digest ~= '' then
-      redis.call('SET', unique, id)
-    end
-    if due > now then
-      schedule(queued, scheduled, id, record, due, fields)
-    else
-      redis.call('HSET', record, 'state', 'queued', unpack(fields))
+for id, envelope, wishes, record, payload, unique in items() do
+  local stands = id
+  if redis.call('EXISTS', record) == 0 then
+    if wishes == '' then
+      redis.call('HSET', record, 'state', 'queued', 'enqueued_ms', now)
       ready[#ready + 1] = id
+    else
+      stands = store(id, wishes, record, unique)
+    end
+    if stands == id then
+      redis.call('SET', payload, envelope)
     end
   end
+  answers[#answers + 1] = stands
 end
 if #ready > 0 then
   redis.call('LPUSH', queued, unpack(ready))
