@@ -57,6 +57,8 @@ class Links:
 
     def __init__(self, route: Route) -> None:
         self.route = route
+        self.users: set[object] = set()
+        """Who has asked for these connections and not given them back; the last one to do so closes them."""
         self._commands: dict[str, Link] = {}
         self._mailboxes: dict[str, Mailbox] = {}
         self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -176,7 +178,6 @@ class Server:
     def __init__(self, make_route: Callable[[], Route]) -> None:
         self._make_route = make_route
         self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Links] = WeakKeyDictionary()
-        self._users: WeakKeyDictionary[asyncio.AbstractEventLoop, set[object]] = WeakKeyDictionary()
         self._pid = os.getpid()
         self._left_to_parent: list[object] = []
 
@@ -188,24 +189,25 @@ class Server:
             raise ConfigurationError("aqueue needs a running event loop; call it from an async function.") from None
         if self._pid != os.getpid():
             self._forget_parent()
-        self._users.setdefault(loop, set()).add(user)
         links = self._links.get(loop)
         if links is None:
             for closed in [known for known in self._links if known.is_closed()]:  # asyncio.run without close()
                 del self._links[closed]
-                self._users.pop(closed, None)
             links = self._links[loop] = Links(self._make_route())
+        links.users.add(user)
         return links
 
     def _forget_parent(self) -> None:
         """After a fork the sockets are still the parent's: keep them referenced, so that nothing here closes them."""
         self._left_to_parent.append((self._links, list(self._links.items())))
-        self._links, self._users, self._pid = WeakKeyDictionary(), WeakKeyDictionary(), os.getpid()
+        self._links, self._pid = WeakKeyDictionary(), os.getpid()
 
     async def release(self, user: object) -> None:
         """Close the running loop's connections once nobody uses them; the next use opens new ones."""
         loop = asyncio.get_running_loop()
-        users = self._users.get(loop, set())
-        users.discard(user)
-        if not users and (links := self._links.pop(loop, None)) is not None:
-            await links.close()
+        links = self._links.get(loop)
+        if links is not None:
+            links.users.discard(user)
+            if not links.users:
+                del self._links[loop]
+                await links.close()

@@ -169,7 +169,7 @@ class Subscription:
                 push: Any = await self._connection.read_response(disable_decoding=True, push_request=True)
                 kind, channel, data = push[:3]
                 if kind == b"smessage":
-                    self._heard(channel.decode(), data.decode())
+                    self._heard(channel.decode(), data.decode("utf-8", "surrogateescape"))
                 elif kind == b"ssubscribe" and (known := self._confirmed.get(channel.decode())) and not known.done():
                     known.set_result(None)
         except (RedisError, OSError) as problem:

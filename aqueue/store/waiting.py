@@ -16,7 +16,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from aqueue.errors import StoreError, StoreUnavailable
-from aqueue.job import JobId
+from aqueue.job import JobId, JobState
 from aqueue.store.client import BATCH, Client
 from aqueue.store.connection import unavailable
 from aqueue.store.mailbox import Listener
@@ -73,8 +73,14 @@ class Waiting(Listener):
 
     def heard(self, message: str) -> None:
         verb, _, rest = message.partition(" ")
-        job_id = JobId(rest.partition(" ")[0])
-        if verb == "ended" and job_id in self._waiters:
+        name, _, rest = rest.partition(" ")
+        state, _, result = rest.partition(" ")
+        job_id = JobId(name)
+        if verb != "ended" or job_id not in self._waiters:
+            return
+        if state == JobState.COMPLETED and result:  # small ones come along
+            self._deliver([job_id], [Ended(JobState.COMPLETED, result.encode("utf-8", "surrogateescape"), None)])
+        else:
             self._ask([job_id])
 
     def restored(self) -> None:

@@ -17,6 +17,8 @@ class Fetcher:
 
     def __init__(self, slots: int, *, max_jobs: int | None = None) -> None:
         self._slots = slots
+        self._share = max(1, slots // 2)
+        """What one turn asks for at most: one half of the jobs runs while the other half is fetched and settled."""
         self._left = max_jobs
         self._lanes: Sequence[Lane] = ()
         self._work = asyncio.Event()
@@ -56,10 +58,13 @@ class Fetcher:
                 await self._rest()
 
     async def _round(self) -> bool:
-        """Take a turn on each queue that may need one; say whether more work is known to be there."""
+        """Take a turn on each queue that may need one; say whether more work is known to be there.
+
+        While a queue has more, the queues after it only settle.
+        """
         again = False
         for lane in self._lanes:
-            free = self.free
+            free = 0 if again else min(self.free, self._share)
             if lane.recovering or not self._needs_turn(lane, free):
                 continue
             turn = await lane.take_turn(free)

@@ -157,9 +157,26 @@ async def test_the_end_is_told_to_every_waiter(client: Client, store: Store, lis
     store.seed(running("a", "me/1", waiters=" web1 web2"), worker("me"))
     with listening("web1") as first, listening("web2") as second, listening("web3") as third:
         await take_turn(client, settle("a", done()))
-        assert first() == second() == ["ended a completed"]
+        assert first() == second() == ["ended a completed 42"]
         assert third() == []
     assert "waiters" not in store.dump()["job:a"]
+
+
+async def test_a_large_result_is_not_told_to_everybody(client: Client, store: Store, listening: Listening) -> None:
+    """A small one spares the waiter a request; megabytes would go to processes that no longer care."""
+    store.seed(running("a", "me/1", waiters=" web"), running("b", "me/1", waiters=" web"), worker("me"))
+    small, large = b"1" * 4096, b"1" * 4097
+    with listening("web") as heard:
+        await take_turn(client, settle("a", Completed(small, 60_000, "t")), settle("b", Completed(large, 60_000, "t")))
+        assert heard() == [f"ended a completed {small.decode()}", "ended b completed"]
+
+
+async def test_a_result_that_is_not_kept_is_not_told(client: Client, store: Store, listening: Listening) -> None:
+    """With result_ttl=0 there is none, for whoever waits as for whoever asks later."""
+    store.seed(running("a", "me/1", waiters=" web"), worker("me"))
+    with listening("web") as heard:
+        await take_turn(client, settle("a", Completed(b"42", 0, "t")))
+        assert heard() == ["ended a completed"]
 
 
 async def test_a_cancel_that_comes_too_late_does_not_take_the_result_away(client: Client, store: Store) -> None:

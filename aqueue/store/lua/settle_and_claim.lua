@@ -38,6 +38,7 @@
 --- @include bury
 --- @include queueing
 --- @include outcomes
+--- @include settling
 --- @include leasing
 --- @include claiming
 --- @include answering
@@ -66,43 +67,17 @@ local function held_tokens()
   return #ids > 0 and redis.call('HMGET', held, unpack(ids)) or {}
 end
 
--- The worker's own record is gone when it was reclaimed, but the job's record still knows its last delivery.
-local function settled_before(record, lease)
-  local seen = redis.call('HMGET', record, 'token', 'state')
-  return seen[1] == lease and seen[2] ~= 'running'
-end
-
--- Nearly every run ends like this: a record of nothing but state, enqueued_ms, token and started_ms has no waiters, no
--- key and no lifetime of its own to look after. It becomes what `finish` would make of it, with fewer commands.
-local PLAIN_FIELDS = 4
-
-local function complete_plain(record, body, ttl_ms, task)
-  if ttl_ms <= 0 or redis.pcall('HLEN', record) ~= PLAIN_FIELDS then
-    return false
-  end
-  redis.call('HSET', record, 'state', 'completed', 'ended_ms', at.now, 'result', body, 'task', task)
-  redis.call('PEXPIRE', record, ttl_ms)
-  return true
-end
-
-local function settle(id, record, payload, outcome, body, delay_ms, ttl_ms, task)
-  local job = { prefix = prefix, id = id, record = record, payload = payload }
-  local run = { body = body, delay_ms = delay_ms, ttl_ms = ttl_ms, task = task }
-  local intact, became = pcall(outcomes[outcome], at, job, run)
-  return intact and (became or outcome) or 'damaged'
-end
-
 local refused, settled, spent, counts = {}, {}, {}, {}
-local tokens = held_tokens()
-local item = 0
+local tokens, item = held_tokens(), 0
 for id, lease, outcome, body, delay_ms, ttl_ms, task, record, payload in items() do
   item = item + 1
   if tokens[item] == lease then
     local became = outcome
-    if outcome == 'completed' and complete_plain(record, body, ttl_ms, task) then
+    if outcome == 'completed' and complete_plain(at, record, body, ttl_ms, task) then
       spent[#spent + 1] = payload
     else
-      became = settle(id, record, payload, outcome, body, delay_ms, ttl_ms, task)
+      local job = { prefix = prefix, id = id, record = record, payload = payload }
+      became = settle(at, job, outcome, { body = body, delay_ms = delay_ms, ttl_ms = ttl_ms, task = task })
     end
     settled[#settled + 1] = id
     counts[became] = (counts[became] or 0) + 1

@@ -6,6 +6,9 @@
 -- twice cannot run it again, and a waiter still learns how it ended.
 local STUB_MS = 10000
 
+-- A result of at most this many bytes travels with the message that the job has ended, so that nobody need ask for it.
+local TOLD_BYTES = 4096
+
 local function keep(key, ttl_ms)
   if ttl_ms < 0 then
     redis.call('PERSIST', key)
@@ -42,8 +45,12 @@ local function finish(job, state, now, ttl_ms, fields)
   end
   if seen[2] then
     redis.call('HDEL', job.record, 'waiters')
+    local message = 'ended ' .. job.id .. ' ' .. state
+    if ttl_ms ~= 0 and fields[1] == 'result' and #fields[2] <= TOLD_BYTES then
+      message = message .. ' ' .. fields[2]
+    end
     for channel in string.gmatch(seen[2], '%S+') do
-      redis.call('SPUBLISH', job.prefix .. 'channel:' .. channel, 'ended ' .. job.id .. ' ' .. state)
+      redis.call('SPUBLISH', job.prefix .. 'channel:' .. channel, message)
     end
   end
   return ttl_ms
