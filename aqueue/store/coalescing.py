@@ -1,7 +1,8 @@
 """Joins the enqueues of one turn of the event loop into one script call.
 
 A web application enqueues from many requests at once; each would cost a round trip of its own. Nobody waits for
-company: what is there when the loop comes round leaves together, and every caller gets its own answer or error.
+company: who comes alone leaves at once, what else is there when the loop comes round leaves together, and every
+caller gets its own answer or error.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Coalescer:
         self._send = send
         self._waiting: list[tuple[NewJob, asyncio.Future[JobId]]] = []
         self._bytes = 0
+        self._alone = False
+        """Somebody is on the way without company."""
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def enqueue(self, job: NewJob) -> JobId:
@@ -38,6 +41,8 @@ class Coalescer:
         A caller that is cancelled meanwhile cannot know whether its job was stored, as without company.
         Errors: as `send`, an error of its own for each caller.
         """
+        if not (self._alone or self._waiting or self._leaving):
+            return await self._go_alone(job)
         loop = asyncio.get_running_loop()  # not kept: this object must not outlive it
         stands: asyncio.Future[JobId] = loop.create_future()
         if not self._waiting:
@@ -47,6 +52,14 @@ class Coalescer:
         if len(self._waiting) >= BATCH_JOBS or self._bytes >= BATCH_BYTES:
             self._leave()
         return await stands
+
+    async def _go_alone(self, job: NewJob) -> JobId:
+        self._alone = True
+        try:
+            (stands,) = await self._send([job])
+        finally:
+            self._alone = False
+        return stands
 
     def _leave(self) -> None:
         if self._waiting:  # else it has left already, being full

@@ -289,6 +289,8 @@ def _positional_counts(signature: inspect.Signature) -> range:
                 most = sys.maxsize - 1
             case parameter.KEYWORD_ONLY if required:
                 return range(0)
+            case _:
+                continue
     return range(least, most + 1)
 
 

@@ -42,31 +42,39 @@ async def test_enqueues_of_one_turn_travel_together_and_each_gets_its_own_answer
     coalescer = Coalescer(send)
     answers = await asyncio.gather(*(coalescer.enqueue(new(n)) for n in range(50)))
     assert answers == [f"j{n}!" for n in range(50)]
-    assert send.batches == [[f"j{n}" for n in range(50)]]
+    assert send.batches == [["j0"], [f"j{n}" for n in range(1, 50)]]
+
+
+async def test_one_after_another_each_leaves_at_once() -> None:
+    """Who awaits every enqueue must not pay for company that never comes."""
+    send = Recorder()
+    send.let_through.set()
+    coalescer = Coalescer(send)
+    assert [await coalescer.enqueue(new(n)) for n in range(3)] == ["j0!", "j1!", "j2!"]
+    assert send.batches == [["j0"], ["j1"], ["j2"]]
 
 
 async def test_nobody_waits_for_a_batch_that_is_on_its_way() -> None:
     """A slow answer must not hold up those who come later."""
     send = Recorder()
     coalescer = Coalescer(send)
-    first = asyncio.ensure_future(coalescer.enqueue(new(1)))
-    while not send.batches:
-        await asyncio.sleep(0)
-    second = asyncio.ensure_future(coalescer.enqueue(new(2)))
-    while len(send.batches) < 2:
-        await asyncio.sleep(0)
+    calls = []
+    for n in range(3):  # alone, with a batch of one, and with another
+        calls.append(asyncio.ensure_future(coalescer.enqueue(new(n))))
+        while len(send.batches) <= n:
+            await asyncio.sleep(0)
     send.let_through.set()
-    assert (await first, await second) == ("j1!", "j2!")
+    assert await asyncio.gather(*calls) == ["j0!", "j1!", "j2!"]
 
 
-@pytest.mark.parametrize(("count", "size"), [(BATCH_JOBS + 1, 1), (3, BATCH_BYTES // 2)], ids=["jobs", "bytes"])
+@pytest.mark.parametrize(("count", "size"), [(BATCH_JOBS + 2, 1), (4, BATCH_BYTES // 2)], ids=["jobs", "bytes"])
 async def test_a_batch_is_bounded(count: int, size: int) -> None:
     """Many at once must neither block the server for long nor wait behind megabytes of somebody else."""
     send = Recorder()
     send.let_through.set()
     coalescer = Coalescer(send)
     await asyncio.gather(*(coalescer.enqueue(new(n, size=size)) for n in range(count)))
-    assert [len(batch) for batch in send.batches] == [count - 1, 1]
+    assert [len(batch) for batch in send.batches] == [1, count - 2, 1]
 
 
 async def test_a_failure_reaches_every_caller_as_an_error_of_its_own() -> None:
@@ -84,15 +92,16 @@ async def test_a_cancelled_caller_takes_nobody_along() -> None:
     """A request whose client hung up shares the batch with others, which must be stored and told."""
     send = Recorder()
     coalescer = Coalescer(send)
-    calls = [asyncio.ensure_future(coalescer.enqueue(new(n))) for n in range(3)]
-    while not send.batches:
+    calls = [asyncio.ensure_future(coalescer.enqueue(new(n))) for n in range(4)]
+    while len(send.batches) < 2:
         await asyncio.sleep(0)
     calls[0].cancel()
+    calls[1].cancel()
     send.let_through.set()
     answers = await asyncio.gather(*calls, return_exceptions=True)
-    assert isinstance(answers[0], asyncio.CancelledError)
-    assert answers[1:] == ["j1!", "j2!"]
-    assert send.batches == [["j0", "j1", "j2"]]
+    assert [type(answer) for answer in answers[:2]] == [asyncio.CancelledError] * 2
+    assert answers[2:] == ["j2!", "j3!"]
+    assert send.batches == [["j0"], ["j1", "j2", "j3"]]
 
 
 # with a server
@@ -113,7 +122,7 @@ async def test_concurrent_producers_share_round_trips(queue: Queue, raw: redis.R
     await work.enqueue(-1)
     before = requests(raw)
     jobs = await asyncio.gather(*(work.enqueue(n) for n in range(50)))
-    assert requests(raw) - before == 1
+    assert requests(raw) - before == 2  # the first leaves at once, the others together
     assert len({job.id for job in jobs}) == 50
     assert all(job.created for job in jobs)
     assert (await queue.stats()).queued == 51
