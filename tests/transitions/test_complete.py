@@ -162,6 +162,27 @@ async def test_the_end_is_told_to_every_waiter(client: Client, store: Store, lis
     assert "waiters" not in store.dump()["job:a"]
 
 
+@pytest.mark.parametrize("ttl_ms", [HOUR_MS, 0])
+async def test_the_short_way_ends_where_the_general_one_does(client: Client, store: Store, ttl_ms: int) -> None:
+    """A record of nothing unusual is completed with fewer commands; nobody may be able to tell afterwards."""
+    store.seed(running("a", "me/1"), running("b", "me/1", attempt=0), worker("me"))
+    await take_turn(client, settle("a", done(ttl_ms)), settle("b", done(ttl_ms)))
+    image = store.dump()
+    assert image["job:a"] == {name: value for name, value in image["job:b"].items() if name != "attempt"}
+    assert image["ttl"]["job:a"] == image["ttl"]["job:b"]
+    assert not {"payload:a", "payload:b"} & image.keys()
+
+
+async def test_a_damaged_record_is_not_taken_for_a_plain_one(client: Client, store: Store, raw: redis.Redis) -> None:
+    """The short way asks for the number of fields, and what is no hash has none."""
+    store.seed(running("a", "me/1"), running("b", "me/1"), worker("me"))
+    raw.set("aqueue:{q}:job:a", "no hash")
+    await take_turn(client, settle("a", done()), settle("b", done()))
+    assert (store.dump()["job:b"]["state"], raw.get("aqueue:{q}:job:a")) == ("completed", "no hash")
+    assert raw.hget("aqueue:{q}:stats", "damaged") == "1"
+    raw.delete("aqueue:{q}:job:a", "aqueue:{q}:payload:a")
+
+
 async def test_a_large_result_is_not_told_to_everybody(client: Client, store: Store, listening: Listening) -> None:
     """A small one spares the waiter a request; megabytes would go to processes that no longer care."""
     store.seed(running("a", "me/1", waiters=" web"), running("b", "me/1", waiters=" web"), worker("me"))
