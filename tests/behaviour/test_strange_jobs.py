@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
@@ -12,7 +13,7 @@ import redis
 from facts import until, until_state
 from servers import Server
 
-from aqueue import Context, Job, JobFailed, JobState, Queue, Retry, Settings, Worker
+from aqueue import Context, Discard, Job, JobFailed, JobState, Queue, Retry, RetryLater, Settings, Task, Worker
 
 HUGE = 5_000_000
 
@@ -190,75 +191,123 @@ async def test_a_result_that_cannot_be_stored_is_a_failure_without_retry(queue: 
     assert "2000002 bytes" in errors[1].reason
 
 
+# what a job may raise
+
+
 class Unprintable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
-
-async def leave() -> NoReturn:
-    raise SystemExit(3)
+    __repr__ = __str__
 
 
-async def interrupt() -> NoReturn:
+def leave() -> NoReturn:
+    sys.exit(3)
+
+
+def interrupt() -> NoReturn:
     raise KeyboardInterrupt
 
 
-async def exit_generator() -> NoReturn:
+def exit_generator() -> NoReturn:
     raise GeneratorExit
 
 
-async def unprintable() -> NoReturn:
+def cancelled() -> NoReturn:
+    raise asyncio.CancelledError
+
+
+def unprintable() -> NoReturn:
     raise Unprintable
 
 
-async def surrogate() -> NoReturn:
+def surrogate() -> NoReturn:
     raise OSError(os.fsdecode(b"cannot open \xff.txt"))
 
 
-async def verbose() -> NoReturn:
+def missing_file() -> NoReturn:
+    raise FileNotFoundError("name\udcff.txt")
+
+
+def verbose() -> NoReturn:
     raise ValueError("x" * HUGE)
 
 
-async def recursive() -> None:
-    await recursive()
+def recursive() -> None:
+    recursive()
 
 
-async def stop_iteration() -> NoReturn:
+def stop_iteration() -> NoReturn:
+    raise StopIteration
+
+
+def stop_async_iteration() -> NoReturn:
     raise StopAsyncIteration
 
 
-BAD: list[tuple[Callable[[], Awaitable[None]], str]] = [
-    (leave, "SystemExit"),
-    (interrupt, "KeyboardInterrupt"),
-    (exit_generator, "GeneratorExit"),
-    (unprintable, "Unprintable"),
-    (surrogate, "OSError"),
-    (verbose, "ValueError"),
-    (recursive, "RecursionError"),
-    (stop_iteration, "StopAsyncIteration"),
+BAD: list[tuple[Callable[[], None], str, str]] = [
+    (leave, "SystemExit", "3"),
+    (interrupt, "KeyboardInterrupt", ""),
+    (exit_generator, "GeneratorExit", ""),
+    (cancelled, "CancelledError", ""),
+    (unprintable, "Unprintable", "RuntimeError"),
+    (surrogate, "OSError", "\\udcff.txt"),
+    (missing_file, "FileNotFoundError", "name\\udcff.txt"),
+    (verbose, "ValueError", "xxx"),
+    (recursive, "RecursionError", "recursion"),
+    (stop_iteration, "StopIteration", ""),
+    (stop_async_iteration, "StopAsyncIteration", ""),
 ]
 
 
-@pytest.mark.parametrize(("function", "name"), BAD, ids=[name for _, name in BAD])
+@pytest.mark.parametrize(("function", "name", "word"), BAD, ids=[name for _, name, _ in BAD])
+@pytest.mark.parametrize("kind", ["coroutine", "thread"])
 async def test_whatever_a_job_raises_is_that_jobs_failure(
-    queue: Queue, function: Callable[[], Awaitable[None]], name: str
+    queue: Queue, function: Callable[[], None], name: str, word: str, kind: str
 ) -> None:
     """Nothing that user code does may end the worker, or run the job again at once and for ever."""
-    task = queue.task(retry=1)(function)
+
+    async def coroutine() -> None:
+        function()
+
+    task: Task[[], None] = queue.task(retry=1, name="bad")(coroutine if kind == "coroutine" else function)
     async with Worker(queue):
         job = await task.enqueue()
         error = await failure(job)
         assert await still_works(queue)
 
-    assert name in error.exception_type
+    left_a_coroutine = "RuntimeError" if name == "StopIteration" else name  # PEP 479
+    assert error.exception_type.rpartition(".")[2] == left_a_coroutine
+    assert name in error.exception_type + error.traceback
+    assert word in error.reason
     assert len(error.reason) + len(error.traceback) < 100_000
     assert (await job.info()).attempt == 1
 
 
-async def test_a_job_that_swallows_cancellation_ends_when_it_ends(queue: Queue) -> None:
-    """A timeout can only ask; the answer of a job that does not listen is still its answer."""
+async def test_a_signal_with_a_reason_that_is_no_text_is_a_failed_job(queue: Queue) -> None:
+    """`raise Discard(error)` is an easy slip; it must not run for ever, nor cost the worker."""
 
-    @queue.task(timeout=0.05, retry=1)
+    @queue.task(retry=1)
+    async def discarded() -> None:
+        raise Discard(ValueError("why"))  # type: ignore[arg-type]
+
+    @queue.task(retry=1)
+    async def later() -> None:
+        raise RetryLater(0, reason=ValueError("why"))  # type: ignore[arg-type]
+
+    jobs: list[Job[Any]] = [await discarded.enqueue(), await later.enqueue()]
+    async with Worker(queue):
+        for job in jobs:
+            assert "why" in (await failure(job)).reason
+
+
+# jobs that go their own way
+
+
+async def test_a_job_that_swallows_its_timeout_is_completed(queue: Queue) -> None:
+    """A timeout can only ask; the answer of a job that does not listen is still its answer, and once is enough."""
+
+    @queue.task(timeout=0.05, retry=2)
     async def deaf() -> str:
         try:
             await asyncio.Event().wait()
@@ -267,7 +316,10 @@ async def test_a_job_that_swallows_cancellation_ends_when_it_ends(queue: Queue) 
         return "never"
 
     async with Worker(queue):
-        assert await (await deaf.enqueue()).result(timeout=10) == "what?"
+        job = await deaf.enqueue()
+        await until_state(job, "completed", "failed", "scheduled")
+        assert await job.status() is JobState.COMPLETED
+        assert await job.result(timeout=10) == "what?"
         assert await still_works(queue)
 
 
