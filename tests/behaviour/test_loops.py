@@ -151,10 +151,10 @@ async def test_closing_ends_a_wait_that_has_just_begun(queue: Queue) -> None:
     """Who waits is told, even while its subscription is being opened, and does not hang on what is gone."""
     job = await queue.enqueue("work")
     waiting = asyncio.create_task(job.result(timeout=SECONDS))
-    await until(lambda: queue._waiting, "the wait has begun")
-    await asyncio.sleep(0)
+    while not queue._waiting:  # `until` would look again only after it has been opened
+        await asyncio.sleep(0)
     await queue.close()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailable, match="closed"):
         await waiting
 
 

@@ -183,7 +183,7 @@ async def test_arguments_that_do_not_fit_are_that_jobs_failure(
 
         async with Worker(queue):
             job = await producer.remote("work").options(retry=1).enqueue(*args, **kwargs)
-            error = await failure(job)
+            error = await failure(work.job(job.id))
             assert await still_works(queue)
 
     assert error.exception_type == "BadArguments"
