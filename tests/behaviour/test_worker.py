@@ -377,8 +377,9 @@ async def test_a_worker_that_waits_for_redis_can_be_given_up(tmp_path_factory: p
     assert not left
 
 
-async def test_a_worker_can_be_stopped_while_it_waits_for_redis() -> None:
+async def test_a_worker_can_be_stopped_while_it_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM comes whenever it comes."""
+    monkeypatch.setattr("aqueue.store.connection.PATIENCE_SECONDS", 0.1)
     queue = Queue("q", url="redis://127.0.0.1:1")
     worker = Worker(queue)
     async with anyio.create_task_group() as group:
