@@ -47,6 +47,11 @@ async def closing_round_trip(queue: Queue, n: int) -> int:
         return await round_trip(queue, n)
 
 
+def waits(queue: Queue) -> int:
+    """Count the jobs of this queue whose end is waited for here."""
+    return sum(len(waiting._waiters) for waiting in queue._waiting.values())
+
+
 def others(raw: redis.Redis) -> int:
     """Count the connections beside those of the fixtures."""
     return len(raw.client_list()) - FIXTURES
@@ -147,12 +152,15 @@ async def test_a_closed_queue_opens_again(queue: Queue) -> None:
         assert await closing_round_trip(queue, n) == 2 * n
 
 
-async def test_closing_ends_a_wait_that_has_just_begun(queue: Queue) -> None:
+@pytest.mark.parametrize("moment", ["opening", "opened"])
+async def test_closing_ends_waits_for_results(queue: Queue, moment: str) -> None:
     """Who waits is told, even while its subscription is being opened, and does not hang on what is gone."""
     job = await queue.enqueue("work")
     waiting = asyncio.create_task(job.result(timeout=SECONDS))
     while not queue._waiting:  # `until` would look again only after it has been opened
         await asyncio.sleep(0)
+    if moment == "opened":
+        await until(lambda: waits(queue) == 1, "the wait has begun")
     await queue.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         await waiting
@@ -180,11 +188,6 @@ async def test_closing_a_queue_closes_its_connections(unopened: Queue, raw: redi
 
 
 # processes
-
-
-def waits(queue: Queue) -> int:
-    """Count the jobs of this queue whose end is waited for here."""
-    return sum(len(waiting._waiters) for waiting in queue._waiting.values())
 
 
 def fork(queue: Queue) -> int:
