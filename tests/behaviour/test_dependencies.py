@@ -10,7 +10,7 @@ import pytest
 from facts import until_state
 from servers import binaries
 
-from aqueue import AqueueError, Context, Depends, Job, JobFailed, JobState, Queue, Retry, Worker, current_job
+from aqueue import ConfigurationError, Context, Depends, Job, JobFailed, JobState, Queue, Retry, Worker, current_job
 
 log: list[str] = []
 
@@ -31,6 +31,15 @@ async def run(queue: Queue, job: Job[Any]) -> Any:
     return await job.result(timeout=10)
 
 
+async def failure(queue: Queue, job: Job[Any]) -> JobFailed:
+    with pytest.raises(JobFailed) as caught:
+        await run(queue, job)
+    return caught.value
+
+
+# the context and the current job
+
+
 async def test_the_context_says_what_is_known_of_the_run(queue: Queue) -> None:
     """A job that logs, or decides by its attempt, needs nothing else."""
 
@@ -44,18 +53,51 @@ async def test_the_context_says_what_is_known_of_the_run(queue: Queue) -> None:
     assert await run(queue, job) == ["look", job.id, 1, 7, 0, 1, 2]
 
 
-@pytest.mark.parametrize("keyword_only", [False, True])
-async def test_the_context_may_stand_anywhere(queue: Queue, keyword_only: bool) -> None:  # noqa: FBT001
-    """First, last or keyword-only: callers never see it."""
+async def test_the_context_may_stand_anywhere(queue: Queue) -> None:
+    """It is found by its annotation; a caller never sees it and passes the rest as usual."""
 
-    async def last(n: int, m: int = 2, *, context: Context) -> list[int]:
-        return [n, m, context.attempt]
+    @queue.task
+    async def first(ctx: Context, n: int) -> list[Any]:
+        return [ctx.task, ctx.attempt, n]
 
-    async def middle(n: int, context: Context, *rest: int) -> list[int]:
-        return [n, *rest, context.attempt]
+    @queue.task
+    async def middle(n: int, ctx: Context, m: int = 2) -> list[Any]:
+        return [ctx.task, ctx.attempt, n, m]
 
-    task: Any = queue.task(last if keyword_only else middle)
-    assert await run(queue, await task.enqueue(5, 6)) == [5, 6, 1]
+    @queue.task
+    async def before_rest(n: int, ctx: Context, *rest: int) -> list[Any]:
+        return [ctx.task, ctx.attempt, n, list(rest)]
+
+    @queue.task
+    async def by_keyword(n: int, m: int = 2, *, context: Context) -> list[Any]:
+        return [context.task, context.attempt, n, m]
+
+    @queue.task
+    def in_a_thread(n: int, *more: int, run: Context, **named: int) -> list[Any]:
+        return [run.task, run.attempt, n, list(more), named]
+
+    loose: Any = queue  # a context that is not the first parameter is known at run time only
+    middling: Any = middle
+    jobs = [
+        await first.enqueue(1),
+        await middling.enqueue(1),
+        await middling.enqueue(1, 3),
+        await middling.enqueue(n=1, m=4),
+        await loose.enqueue("before_rest", 5, 6),
+        await loose.enqueue("by_keyword", 5, 6),
+        await loose.enqueue("in_a_thread", 1, 2, 3, x=4),
+    ]
+    await Worker(queue).run(burst=True)
+
+    assert [await job.result(timeout=10) for job in jobs] == [
+        ["first", 1, 1],
+        ["middle", 1, 1, 2],
+        ["middle", 1, 1, 3],
+        ["middle", 1, 1, 4],
+        ["before_rest", 1, 5, [6]],
+        ["by_keyword", 1, 5, 6],
+        ["in_a_thread", 1, 1, [2, 3], {"x": 4}],
+    ]
 
 
 async def test_the_current_job_is_known_where_no_context_was_passed(queue: Queue) -> None:
@@ -103,6 +145,9 @@ async def test_a_job_may_enqueue_and_wait_for_another(queue: Queue) -> None:
 
     async with Worker(queue, concurrency=2):
         assert await (await parent.enqueue()).result(timeout=10) == 2
+
+
+# what provides
 
 
 def plain() -> str:
@@ -172,43 +217,131 @@ async def test_a_callable_object_provides_and_gets_the_context(queue: Queue) -> 
     assert await run(queue, await work.enqueue()) == "service of work"
 
 
-async def test_dependencies_close_in_reverse_order(queue: Queue) -> None:
-    """A session must end before the connection it lives on."""
+async def test_only_functions_provide() -> None:
+    """Depends(get_db()) for Depends(get_db) is the usual slip."""
+    with pytest.raises(ValueError, match="function that provides"):
+        Depends(None)  # type: ignore[arg-type]
+
+
+async def test_a_provider_with_an_unreadable_annotation_still_gets_the_context(queue: Queue) -> None:
+    """An import for type checkers only is common, and harmless in tasks."""
+
+    def provider(ctx: Context, db: Missing = None) -> str:  # type: ignore[name-defined]  # noqa: F821
+        return ctx.task
+
+    @queue.task(retry=1)
+    async def work(value: str = Depends(provider)) -> str:
+        return value
+
+    assert await run(queue, await work.enqueue()) == "work"
+
+
+async def test_a_circle_of_dependencies_is_named(queue: Queue) -> None:
+    """Recursion without end would take the worker with it."""
+
+    def hen(egg: int = 0) -> int:
+        return egg
+
+    def egg(hen: int = Depends(hen)) -> int:
+        return hen
+
+    hen.__defaults__ = (Depends(egg),)
+
+    @queue.task(retry=1)
+    async def work(_given: int = Depends(hen)) -> None: ...
+
+    error = await failure(queue, await work.enqueue())
+    assert error.exception_type == "ConfigurationError"
+    assert "hen -> egg -> hen" in error.reason
+    with pytest.raises(ConfigurationError, match="hen -> egg -> hen"):
+        await work()
+
+
+async def test_a_task_is_called_like_a_function(queue: Queue) -> None:
+    """Unit tests of tasks need no worker, and may pass their own values by keyword."""
 
     @queue.task
-    async def work(given: str = Depends(async_generator)) -> None:
-        log.append(f"run with {given}")
+    async def work(ctx: Context, n: int, db: str = Depends(generator)) -> tuple[str, int, str, Any]:
+        return ctx.task, n, db, ctx.job
 
-    await run(queue, await work.enqueue())
-    assert log == [
-        "open generator", "open async generator", "run with async generator",
-        "close async generator", "close generator",
-    ]  # fmt: skip
+    @queue.task
+    def threaded(n: int, ctx: Context, db: str = Depends(generator)) -> tuple[str, int, str]:
+        return ctx.task, n, db
+
+    loose: Any = threaded
+    assert await work(1) == ("work", 1, "generator", None)
+    assert await loose(2) == ("threaded", 2, "generator")
+    assert log == ["open generator", "close generator"] * 2
+    assert await work(1, db="mine") == ("work", 1, "mine", None)
+    assert await loose(n=2, db="mine", ctx=Context(task="fake")) == ("fake", 2, "mine")
+    assert log == ["open generator", "close generator"] * 2
 
 
-async def test_a_dependency_is_provided_once_per_job(queue: Queue) -> None:
-    """Two helpers of one job share its transaction; two jobs do not."""
+async def test_injected_parameters_are_no_arguments(queue: Queue) -> None:
+    """What travels is what the caller passed; a caller cannot pass a database by accident."""
 
-    def number() -> list[int]:
-        return []
+    @queue.task
+    async def work(context: Context, n: int, given: str = Depends(plain)) -> list[object]:
+        return [n, given]
 
-    def left(n: list[int] = Depends(number)) -> list[int]:
-        return n
+    job = await work.enqueue(1)
+    info = await job.info()
+    assert (info.args, info.kwargs) == ([1], {})
+    assert list(work.signature.parameters) == ["n"]
+    assert await job.status() is JobState.QUEUED
 
-    async def right(n: list[int] = Depends(number)) -> list[int]:
-        return n
+
+# opening and closing
+
+
+async def test_providers_nest_run_once_per_job_and_close_in_reverse(queue: Queue) -> None:
+    """A session needs its connection until it is closed; two users of one session share it, two jobs do not."""
+
+    async def pool(ctx: Context) -> AsyncIterator[str]:
+        log.append("open pool")
+        yield f"pool of {ctx.task}"
+        log.append("close pool")
+
+    def session(pool: str = Depends(pool)) -> Iterator[list[str]]:
+        log.append("open session")
+        yield [pool]
+        log.append("close session")
+
+    async def transaction(session: list[str] = Depends(session)) -> AsyncIterator[list[str]]:
+        log.append("open transaction")
+        yield session
+        log.append("close transaction")
+
+    def by_function(session: list[str] = Depends(session)) -> list[str]:
+        return session
+
+    async def by_coroutine(session: list[str] = Depends(session)) -> list[str]:
+        return session
 
     seen = []
 
     @queue.task
-    async def work(a: list[int] = Depends(left), b: list[int] = Depends(right), c: list[int] = Depends(number)) -> bool:
+    async def work(
+        n: int,
+        a: list[str] = Depends(transaction),
+        b: list[str] = Depends(session),
+        c: list[str] = Depends(by_function),
+        d: list[str] = Depends(by_coroutine),
+    ) -> tuple[bool, str, int]:
+        log.append("work")
         seen.append(a)
-        return a is b is c
+        return a is b is c is d, a[0], n
 
-    jobs = [await work.enqueue() for _ in range(2)]
-    await Worker(queue).run(burst=True)
-    assert [await job.result() for job in jobs] == [True, True]
+    jobs = [await work.enqueue(n) for n in (1, 2)]
+    await Worker(queue, concurrency=1).run(burst=True)
+
+    assert [await job.result(timeout=10) for job in jobs] == [(True, "pool of work", n) for n in (1, 2)]
     assert seen[0] is not seen[1]
+    opened, closed = (
+        ["open pool", "open session", "open transaction"],
+        ["close transaction", "close session", "close pool"],
+    )
+    assert log == [*opened, "work", *closed] * 2
 
 
 @pytest.mark.parametrize("how", ["raise", "timeout", "cancel"])
@@ -236,43 +369,49 @@ async def test_dependencies_close_however_the_job_ends(queue: Queue, how: str) -
         await asyncio.wait_for(closed.wait(), 10)
 
 
-async def test_a_provider_sees_the_error_of_the_job(queue: Queue) -> None:
-    """That is how a transaction knows that it has to roll back."""
+async def test_providers_see_the_error_of_the_job_and_cannot_hide_it(queue: Queue) -> None:
+    """A transaction must be rolled back, and a forgotten `raise` must not turn a failed job into a completed one."""
 
-    async def transaction() -> AsyncIterator[int]:
+    async def careless() -> AsyncIterator[int]:
+        try:
+            yield 1
+        except ValueError:
+            log.append("swallowed")
+
+    def transaction(_outer: int = Depends(careless)) -> Iterator[int]:
         try:
             yield 1
         except ValueError:
             log.append("rolled back")
             raise
 
-    @queue.task(retry=1)
-    async def work(_given: int = Depends(transaction)) -> None:
-        raise ValueError("no")
-
-    with pytest.raises(JobFailed, match="no"):
-        await run(queue, await work.enqueue())
-    assert log == ["rolled back"]
-
-
-async def test_a_provider_that_swallows_the_error_does_not_make_it_a_success(queue: Queue) -> None:
-    """A forgotten `raise` in a helper must not turn failed jobs into completed ones."""
-
-    async def careless() -> AsyncIterator[int]:
+    async def asynchronous(_outer: int = Depends(transaction)) -> AsyncIterator[int]:
         try:
             yield 1
         except ValueError:
-            log.append("seen")
+            log.append("rolled back asynchronously")
+            raise
 
     @queue.task(retry=1)
-    async def work(_given: int = Depends(careless)) -> None:
-        raise ValueError("no")
+    async def work(_given: int = Depends(asynchronous)) -> None:
+        raise ValueError("mine")
 
-    with pytest.raises(JobFailed, match="no"):
-        await run(queue, await work.enqueue())
-    assert log == ["seen"]
-    with pytest.raises(ValueError, match="no"):
-        await work()
+    @queue.task(retry=1)
+    def in_a_thread(_given: int = Depends(careless)) -> None:
+        raise ValueError("mine")
+
+    for task, seen in (
+        (work, ["rolled back asynchronously", "rolled back", "swallowed"]),
+        (in_a_thread, ["swallowed"]),
+    ):
+        error = await failure(queue, await task.enqueue())
+        assert (error.exception_type, error.reason) == ("ValueError", "mine")
+        assert log == seen
+        log.clear()
+        with pytest.raises(ValueError, match="mine"):
+            await task()
+        assert log == seen
+        log.clear()
 
 
 async def test_a_provider_that_fails_fails_the_job_and_closes_the_others(queue: Queue) -> None:
@@ -285,8 +424,7 @@ async def test_a_provider_that_fails_fails_the_job_and_closes_the_others(queue: 
     async def work(_given: int = Depends(broken)) -> None:
         log.append("run")
 
-    with pytest.raises(JobFailed, match="no database"):
-        await run(queue, await work.enqueue())
+    assert (await failure(queue, await work.enqueue())).reason == "no database"
     assert log == ["open generator", "close generator"]
 
 
@@ -297,42 +435,15 @@ async def test_an_error_while_closing_fails_the_job(queue: Queue) -> None:
         yield 1
         raise ConnectionError("commit failed")
 
-    @queue.task(retry=1)
-    async def work(_given: int = Depends(session)) -> None: ...
-
-    with pytest.raises(JobFailed, match="commit failed"):
-        await run(queue, await work.enqueue())
-
-
-async def test_a_circle_of_dependencies_is_named(queue: Queue) -> None:
-    """Recursion without end would take the worker with it."""
-
-    def hen(egg: int = 0) -> int:
-        return egg
-
-    def egg(hen: int = Depends(hen)) -> int:
-        return hen
-
-    hen.__defaults__ = (Depends(egg),)
+    def untidy() -> Iterator[None]:
+        yield
+        raise RuntimeError("cannot close")
 
     @queue.task(retry=1)
-    async def work(_given: int = Depends(hen)) -> None: ...
+    async def committed(_given: int = Depends(session)) -> None: ...
 
-    with pytest.raises(JobFailed, match="hen -> egg -> hen"):
-        await run(queue, await work.enqueue())
-    with pytest.raises(AqueueError, match="hen -> egg -> hen"):
-        await work()
+    @queue.task(retry=1)
+    async def closed(_given: None = Depends(untidy)) -> None: ...
 
-
-async def test_injected_parameters_are_no_arguments(queue: Queue) -> None:
-    """What travels is what the caller passed; a caller cannot pass a database by accident."""
-
-    @queue.task
-    async def work(context: Context, n: int, given: str = Depends(plain)) -> list[object]:
-        return [n, given]
-
-    job = await work.enqueue(1)
-    info = await job.info()
-    assert (info.args, info.kwargs) == ([1], {})
-    assert list(work.signature.parameters) == ["n"]
-    assert await job.status() is JobState.QUEUED
+    assert (await failure(queue, await committed.enqueue())).reason == "commit failed"
+    assert (await failure(queue, await closed.enqueue())).reason == "cannot close"

@@ -313,6 +313,9 @@ async def test_what_is_no_task_cannot_be_enqueued(queue: Queue) -> None:
         await enqueue(plain)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"@queue\.task"):
         await queue.enqueue(plain)  # type: ignore[call-overload]
+    with pytest.raises(ConfigurationError, match=r"task\.call"):
+        await queue.enqueue_many([plain])  # type: ignore[arg-type]
+    assert (await queue.stats()).queued == 0
 
 
 async def test_an_option_and_an_argument_may_have_the_same_name(queue: Queue) -> None:

@@ -70,15 +70,31 @@ async def test_the_lifespan_ends_after_the_last_job(server: Server) -> None:
 
 
 async def test_a_worker_may_bring_its_own_lifespan(queue: Queue) -> None:
-    """The embedding application has its pool already; the worker only borrows it."""
+    """The embedding application has its pool already. It opens inside the queue's, and its value wins."""
+    log: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(name: str) -> AsyncGenerator[str]:
+        log.append(f"open {name}")
+        yield name
+        log.append(f"close {name}")
 
     @queue.task
-    async def work(context: Context) -> object:
-        return context.state.name
+    async def work(context: Context) -> str:
+        log.append("work")
+        return str(context.state)
 
     job = await work.enqueue()
-    await Worker(queue, lifespan=Pool("worker's").open).run(burst=True)
-    assert await job.result() == "worker's"
+    await Worker(queue, lifespan=lambda: lifespan("worker")).run(burst=True)
+    assert await job.result(timeout=10) == "worker"
+    assert log == ["open worker", "work", "close worker"]
+
+    log.clear()
+    queue.lifespan = lambda: lifespan("queue")
+    job = await work.enqueue()
+    await Worker(queue, lifespan=lambda: lifespan("worker")).run(burst=True)
+    assert await job.result(timeout=10) == "worker"
+    assert log == ["open queue", "open worker", "work", "close worker", "close queue"]
 
 
 async def test_each_queue_has_its_own_state(server: Server) -> None:

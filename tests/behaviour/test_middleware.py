@@ -128,6 +128,38 @@ async def test_a_layer_may_change_the_result(server: Server) -> None:
         assert await job.result() == 42
 
 
+async def test_every_layer_sees_the_batch_and_adds_its_header_and_its_result(server: Server) -> None:
+    """Layers that know nothing of each other must not lose what another one did."""
+    seen = []
+
+    class Layer(Middleware):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def around_enqueue(self, calls: Sequence[Outgoing], proceed: Store) -> list[Job[Any]]:
+            seen.append(f"{self.name}: send {len(calls)}")
+            for call in calls:
+                call.headers[self.name] = call.task
+            return await proceed(calls)
+
+        async def around_run(self, context: Context, proceed: Run) -> Any:
+            seen.append(f"{self.name}: run {context.task}")
+            return [self.name, await proceed()]
+
+    async with Queue("q", url=server.url, middleware=[Layer("a"), Layer("b")]) as queue:
+
+        @queue.task
+        async def work(context: Context) -> Any:
+            return dict(context.headers)
+
+        kept, cancelled = await queue.enqueue_many([work.call(), work.call()])
+        await cancelled.cancel()
+        await Worker(queue, middleware=[Layer("c")]).run(burst=True)
+
+        assert await kept.result(timeout=10) == ["a", ["b", ["c", {"a": "work", "b": "work"}]]]
+    assert seen == ["a: send 2", "b: send 2", "a: run work", "b: run work", "c: run work"]
+
+
 async def test_a_refusal_at_enqueue_stores_nothing(server: Server, raw: redis.Redis) -> None:
     """A quota that is spent must not leave half a job behind."""
     async with Queue("q", url=server.url, middleware=[Raising(PermissionError("quota"), where="enqueue")]) as queue:
@@ -160,6 +192,38 @@ async def test_a_raising_layer_fails_the_job_and_loses_nothing(
                 with pytest.raises(JobFailed, match="layer"):
                     await job.result(timeout=10)
                 assert (await job.info()).attempt == 2
+
+
+async def test_a_veto_costs_one_job_and_no_other(queue: Queue) -> None:
+    """A layer may refuse by what it sees, before the job is stored or after it has run."""
+
+    class Veto(Middleware):
+        async def around_enqueue(self, calls: Sequence[Outgoing], proceed: Store) -> list[Job[Any]]:
+            if any(call.args == ("unsendable",) for call in calls):
+                raise PermissionError("not sent")
+            return await proceed(calls)
+
+        async def around_run(self, context: Context, proceed: Run) -> Any:
+            result = await proceed()
+            if result == "bad":
+                raise PermissionError("not returned")
+            return result
+
+    queue.middleware.append(Veto())
+
+    @queue.task(retry=1)
+    async def work(name: str) -> str:
+        return name
+
+    with pytest.raises(PermissionError, match="not sent"):
+        await work.enqueue("unsendable")
+    bad, good = await work.enqueue("bad"), await work.enqueue("good")
+    await Worker(queue).run(burst=True)
+
+    with pytest.raises(JobFailed) as caught:
+        await bad.result(timeout=10)
+    assert (caught.value.exception_type, caught.value.reason) == ("PermissionError", "not returned")
+    assert await good.result(timeout=10) == "good"
 
 
 async def test_a_layer_that_raises_first_and_not_again_costs_one_attempt(server: Server) -> None:

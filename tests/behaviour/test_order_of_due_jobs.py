@@ -18,7 +18,7 @@ from aqueue import JobState, Queue, Settings, Worker
 @pytest.fixture
 async def queue(server: Server) -> AsyncIterator[Queue]:
     """A queue whose heartbeat, the net beneath, comes too late to help."""
-    async with Queue("q", url=server.url) as queue:
+    async with Queue("q", url=server.url, settings=Settings(lease=600)) as queue:
         yield queue
 
 
@@ -35,12 +35,14 @@ async def test_a_short_delay_overtakes_a_long_one(queue: Queue) -> None:
         jobs = [await note.options(delay=delay).enqueue(n) for n, delay in enumerate((0.3, 0.2, 0.1))]
         for job in jobs:
             await job.result(timeout=10)
-        assert order == [2, 1, 0]
+        due_at = [str((await job.info()).due_at) for job in jobs]
+        assert order == sorted(range(3), key=lambda n: due_at[n])  # [2, 1, 0], unless this process was held up
         assert await long.status() is JobState.SCHEDULED
 
 
-async def test_a_delay_is_over_before_a_parked_fetch_would_be(queue: Queue) -> None:
-    """A fetch is parked for two seconds; a job due in 0.2 s must not wait for that."""
+async def test_a_delay_is_over_before_a_parked_fetch_would_be(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that comes due must not wait for the end of a fetch that was parked before."""
+    monkeypatch.setattr("aqueue.worker.lane.PARK_SECONDS", 600)
 
     @queue.task
     async def work() -> int:
@@ -49,11 +51,7 @@ async def test_a_delay_is_over_before_a_parked_fetch_would_be(queue: Queue) -> N
     async with Worker(queue, concurrency=3), Worker(queue, concurrency=3):
         await (await work.enqueue()).result(timeout=10)
         job = await work.options(delay=0.2).enqueue()
-        late = asyncio.ensure_future(asyncio.sleep(1.5))
-        result = asyncio.ensure_future(job.result(timeout=10))
-        await asyncio.wait([late, result], return_when=asyncio.FIRST_COMPLETED)
-        assert result.done(), "the delayed job waited for a parked fetch"
-        late.cancel()
+        assert await job.result(timeout=10) == 1
         info = await job.info()
         assert info.started_at is not None
         assert info.due_at is not None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
@@ -12,7 +14,7 @@ import redis
 from facts import until, until_state
 from servers import Server
 
-from aqueue import Context, Job, JobFailed, JobState, Queue, Retry, Settings, Worker
+from aqueue import Context, Discard, Job, JobFailed, JobState, Queue, Retry, RetryLater, Settings, Task, Worker
 
 HUGE = 5_000_000
 
@@ -48,18 +50,24 @@ async def test_an_unknown_task_waits_for_a_worker_that_knows_it(
         async def send_mail() -> None: ...
 
         @newer.task
-        async def send_mails(context: Context) -> list[int]:
-            return [context.attempt, context.crashes]
+        async def send_mails(context: Context, n: int) -> list[int]:
+            return [n, context.attempt, context.crashes]
 
-        async with Worker(queue):
-            job = await newer.enqueue("send_mails")
-            await until(lambda: "send_mails" in caplog.text, "the warning")
-            await until_state(job, "scheduled")
+        with caplog.at_level(logging.WARNING, "aqueue"):
+            async with Worker(queue):
+                jobs = [await newer.enqueue("send_mails", n) for n in range(2)]
+                await until(lambda: "send_mails" in caplog.text, "the warning")
+                for job in jobs:
+                    await until_state(job, "scheduled")
+        (warning,) = [record.getMessage() for record in caplog.records]
+        assert "no task 'send_mails'" in warning
+        assert "did you mean send_mail" in warning
+
+        await Worker(queue).run(burst=True)
+        infos = [await job.info() for job in jobs]
+        assert [(info.state, info.attempt, info.crashes) for info in infos] == [(JobState.SCHEDULED, 0, 0)] * 2
         async with Worker(newer):
-            assert await job.result(timeout=10) == [1, 0]
-
-    warnings = [record.getMessage() for record in caplog.records if "send_mails" in record.getMessage()]
-    assert len([text for text in warnings if "did you mean send_mail" in text]) == 1
+            assert [await job.result(timeout=10) for job in jobs] == [[n, 1, 0] for n in range(2)]
 
 
 async def test_a_task_that_stays_unknown_fails_in_the_end(server: Server) -> None:
@@ -74,13 +82,14 @@ async def test_a_task_that_stays_unknown_fails_in_the_end(server: Server) -> Non
             error = await failure(job)
 
     assert error.exception_type == "UnknownTask"
+    assert "'send_mial' is not registered" in error.reason
     assert "send_mail" in error.reason
     assert (await job.info()).crashes == 0
 
 
-async def test_the_window_starts_anew_when_the_task_was_known_meanwhile(server: Server) -> None:
+async def test_the_window_starts_anew_when_the_task_was_known_meanwhile(server: Server, raw: redis.Redis) -> None:
     """A job between two attempts must survive a roll-back that lasts a moment, hours after the first deploy."""
-    settings = Settings(unknown_task_window=0.3)
+    settings = Settings(unknown_task_window=60)
     async with (
         Queue("q", url=server.url, settings=settings) as old,
         Queue("q", url=server.url, settings=settings) as new,
@@ -89,13 +98,13 @@ async def test_the_window_starts_anew_when_the_task_was_known_meanwhile(server: 
         @new.task(retry=Retry(max_attempts=2, backoff=0))
         async def work(context: Context) -> int:
             if context.attempt == 1:
-                await asyncio.sleep(0.4)
                 raise ValueError
             return context.attempt
 
         job = await work.enqueue()
         await Worker(old).run(burst=True)
-        await until_state(job, "scheduled")
+        assert await job.status() is JobState.SCHEDULED
+        raw.hset(f"aqueue:{{q}}:job:{job.id}", "unknown_ms", 1)  # unknown since 1970
         async with Worker(new, max_jobs=1):
             await until(lambda: _attempted(job), "one attempt")
         await Worker(old).run(burst=True)
@@ -108,29 +117,40 @@ async def _attempted(job: Job[Any]) -> bool:
     return (await job.info()).attempt == 1
 
 
-@pytest.mark.parametrize(
-    "garbage",
-    [b"", b"\xff\xfe", b"nonsense", b"{}", b"[1]", b"[1,2,[],{},{}]", b'[99,"work",[],{},{}]', b"[" * 100_000],
-    ids=["empty", "binary", "text", "object", "short", "types", "newer", "deep"],
-)
+GARBAGE = {
+    "empty": b"",
+    "binary": b"\xff\xfe",
+    "control": b"\x00\xc3\xbf",
+    "text": b"nonsense",
+    "object": b"{}",
+    "short": b"[1]",
+    "no version": b'["x"]',
+    "types": b"[1,2,[],{},{}]",
+    "newer": b'[99,"work",[],{},{}]',
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("garbage", list(GARBAGE.values()), ids=list(GARBAGE))
 async def test_an_unreadable_envelope_is_that_jobs_failure(queue: Queue, raw: redis.Redis, garbage: bytes) -> None:
-    """Whatever lies there, it is one job's problem."""
+    """Whatever lies there, it is one job's problem, and no retry can mend it."""
 
     @queue.task
-    async def work() -> None: ...
+    async def work(n: int) -> int:
+        return n
 
-    await queue.pause()
-    job = await work.enqueue()
-    raw.set(f"aqueue:{{q}}:payload:{job.id}", garbage)
-    await queue.resume()
+    jobs = [await work.enqueue(n) for n in range(3)]
+    raw.set(f"aqueue:{{q}}:payload:{jobs[1].id}", garbage)
     async with Worker(queue):
-        error = await failure(job)
+        error = await failure(jobs[1])
+        assert [await jobs[n].result(timeout=10) for n in (0, 2)] == [0, 2]
         assert await still_works(queue)
 
     assert error.exception_type == "BadArguments"
     assert "envelope" in error.reason
-    info = await job.info()
+    info = await jobs[1].info()
     assert (info.state, info.crashes) == (JobState.FAILED, 0)
+    assert info.attempt <= 1
 
 
 async def test_a_missing_envelope_is_that_jobs_failure(queue: Queue, raw: redis.Redis) -> None:
@@ -163,7 +183,7 @@ async def test_arguments_that_do_not_fit_are_that_jobs_failure(
 
         async with Worker(queue):
             job = await producer.remote("work").options(retry=1).enqueue(*args, **kwargs)
-            error = await failure(job)
+            error = await failure(work.job(job.id))
             assert await still_works(queue)
 
     assert error.exception_type == "BadArguments"
@@ -190,75 +210,138 @@ async def test_a_result_that_cannot_be_stored_is_a_failure_without_retry(queue: 
     assert "2000002 bytes" in errors[1].reason
 
 
+async def test_a_result_larger_than_the_limit_fails_the_job(server: Server) -> None:
+    """The limit is the queue's, and the message says which it is."""
+    async with Queue("q", url=server.url, settings=Settings(max_bytes=100)) as queue:
+
+        @queue.task
+        async def work(n: int) -> str:
+            return "x" * n
+
+        jobs = [await work.enqueue(n) for n in (98, 99)]
+        await Worker(queue).run(burst=True)
+        assert len(await jobs[0].result()) == 98
+        with pytest.raises(JobFailed, match="101 bytes, more than the 100 allowed"):
+            await jobs[1].result()
+
+
+# what a job may raise
+
+
 class Unprintable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
-
-async def leave() -> NoReturn:
-    raise SystemExit(3)
+    __repr__ = __str__
 
 
-async def interrupt() -> NoReturn:
+def leave() -> NoReturn:
+    sys.exit(3)
+
+
+def interrupt() -> NoReturn:
     raise KeyboardInterrupt
 
 
-async def exit_generator() -> NoReturn:
+def exit_generator() -> NoReturn:
     raise GeneratorExit
 
 
-async def unprintable() -> NoReturn:
+def cancelled() -> NoReturn:
+    raise asyncio.CancelledError
+
+
+def unprintable() -> NoReturn:
     raise Unprintable
 
 
-async def surrogate() -> NoReturn:
+def surrogate() -> NoReturn:
     raise OSError(os.fsdecode(b"cannot open \xff.txt"))
 
 
-async def verbose() -> NoReturn:
+def missing_file() -> NoReturn:
+    raise FileNotFoundError("name\udcff.txt")
+
+
+def verbose() -> NoReturn:
     raise ValueError("x" * HUGE)
 
 
-async def recursive() -> None:
-    await recursive()
+def recursive() -> None:
+    recursive()
 
 
-async def stop_iteration() -> NoReturn:
+def stop_iteration() -> NoReturn:
+    raise StopIteration
+
+
+def stop_async_iteration() -> NoReturn:
     raise StopAsyncIteration
 
 
-BAD: list[tuple[Callable[[], Awaitable[None]], str]] = [
-    (leave, "SystemExit"),
-    (interrupt, "KeyboardInterrupt"),
-    (exit_generator, "GeneratorExit"),
-    (unprintable, "Unprintable"),
-    (surrogate, "OSError"),
-    (verbose, "ValueError"),
-    (recursive, "RecursionError"),
-    (stop_iteration, "StopAsyncIteration"),
+BAD: list[tuple[Callable[[], None], str, str]] = [
+    (leave, "SystemExit", "3"),
+    (interrupt, "KeyboardInterrupt", ""),
+    (exit_generator, "GeneratorExit", ""),
+    (cancelled, "CancelledError", ""),
+    (unprintable, "Unprintable", "RuntimeError"),
+    (surrogate, "OSError", "\\udcff.txt"),
+    (missing_file, "FileNotFoundError", "name\\udcff.txt"),
+    (verbose, "ValueError", "xxx"),
+    (recursive, "RecursionError", "recursion"),
+    (stop_iteration, "StopIteration", ""),
+    (stop_async_iteration, "StopAsyncIteration", ""),
 ]
 
 
-@pytest.mark.parametrize(("function", "name"), BAD, ids=[name for _, name in BAD])
+@pytest.mark.parametrize(("function", "name", "word"), BAD, ids=[name for _, name, _ in BAD])
+@pytest.mark.parametrize("kind", ["coroutine", "thread"])
 async def test_whatever_a_job_raises_is_that_jobs_failure(
-    queue: Queue, function: Callable[[], Awaitable[None]], name: str
+    queue: Queue, function: Callable[[], None], name: str, word: str, kind: str
 ) -> None:
     """Nothing that user code does may end the worker, or run the job again at once and for ever."""
-    task = queue.task(retry=1)(function)
+
+    async def coroutine() -> None:
+        function()
+
+    task: Task[[], Any] = queue.task(retry=1, name="bad")(coroutine if kind == "coroutine" else function)
     async with Worker(queue):
         job = await task.enqueue()
         error = await failure(job)
         assert await still_works(queue)
 
-    assert name in error.exception_type
+    left_a_coroutine = "RuntimeError" if name == "StopIteration" else name  # PEP 479
+    assert error.exception_type.rpartition(".")[2] == left_a_coroutine
+    assert name in error.exception_type + error.traceback
+    assert word in error.reason
     assert len(error.reason) + len(error.traceback) < 100_000
     assert (await job.info()).attempt == 1
 
 
-async def test_a_job_that_swallows_cancellation_ends_when_it_ends(queue: Queue) -> None:
-    """A timeout can only ask; the answer of a job that does not listen is still its answer."""
+async def test_a_signal_with_a_reason_that_is_no_text_is_a_failed_job(queue: Queue) -> None:
+    """`raise Discard(error)` is an easy slip; it must not run for ever, nor cost the worker."""
 
-    @queue.task(timeout=0.05, retry=1)
+    @queue.task(retry=1)
+    async def discarded() -> None:
+        raise Discard(ValueError("why"))  # type: ignore[arg-type]
+
+    @queue.task(retry=1)
+    async def later() -> None:
+        raise RetryLater(0, reason=ValueError("why"))  # type: ignore[arg-type]
+
+    jobs: list[Job[Any]] = [await discarded.enqueue(), await later.enqueue()]
+    async with Worker(queue):
+        for job in jobs:
+            assert "why" in (await failure(job)).reason
+
+
+# jobs that go their own way
+
+
+async def test_a_job_that_swallows_its_timeout_is_completed(queue: Queue) -> None:
+    """A timeout can only ask; the answer of a job that does not listen is still its answer, and once is enough."""
+
+    @queue.task(timeout=0.05, retry=2)
     async def deaf() -> str:
         try:
             await asyncio.Event().wait()
@@ -267,7 +350,10 @@ async def test_a_job_that_swallows_cancellation_ends_when_it_ends(queue: Queue) 
         return "never"
 
     async with Worker(queue):
-        assert await (await deaf.enqueue()).result(timeout=10) == "what?"
+        job = await deaf.enqueue()
+        await until_state(job, "completed", "failed", "scheduled")
+        assert await job.status() is JobState.COMPLETED
+        assert await job.result(timeout=10) == "what?"
         assert await still_works(queue)
 
 
@@ -300,20 +386,9 @@ async def test_a_job_may_stop_its_own_worker(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [
-        ("enqueued_ms", "x"),
-        ("attempt", "x"),
-        ("crashes", "x"),
-        ("expires_ms", "x"),
-        ("unknown_ms", "x"),
-        ("state", "x"),
-    ],
-    ids=lambda damage: damage[0],
+    "field", ["enqueued_ms", "attempt", "crashes", "expires_ms", "unknown_ms", "state", None], ids=str
 )
-async def test_a_damaged_record_costs_nobody_else_their_job(
-    queue: Queue, raw: redis.Redis, damage: tuple[str, str]
-) -> None:
+async def test_a_damaged_record_costs_nobody_else_their_job(queue: Queue, raw: redis.Redis, field: str | None) -> None:
     """A claim takes many jobs in one script, which cannot be rolled back: it must not fail in the middle."""
 
     @queue.task
@@ -321,29 +396,15 @@ async def test_a_damaged_record_costs_nobody_else_their_job(
         return n
 
     jobs = await queue.enqueue_many(work.call(n) for n in range(5))
-    raw.hset(f"aqueue:{{q}}:job:{jobs[2].id}", *damage)
-    try:
-        async with Worker(queue):
-            results = [await job.result(timeout=10) for n, job in enumerate(jobs) if n != 2]
-            assert await still_works(queue)
-        assert results == [0, 1, 3, 4]
-    finally:
-        raw.delete(f"aqueue:{{q}}:job:{jobs[2].id}", f"aqueue:{{q}}:payload:{jobs[2].id}")
-
-
-async def test_a_record_of_another_type_costs_nobody_else_their_job(queue: Queue, raw: redis.Redis) -> None:
-    """Another program wrote over a key; the neighbours in the queue must not pay for it."""
-
-    @queue.task
-    async def work(n: int) -> int:
-        return n
-
-    jobs = await queue.enqueue_many(work.call(n) for n in range(5))
-    raw.delete(f"aqueue:{{q}}:job:{jobs[2].id}")
-    raw.set(f"aqueue:{{q}}:job:{jobs[2].id}", "x")
+    key = f"aqueue:{{q}}:job:{jobs[2].id}"
+    if field is None:  # another program wrote over the whole key
+        raw.delete(key)
+        raw.set(key, "x")
+    else:
+        raw.hset(key, field, "x")
     try:
         async with Worker(queue):
             assert [await job.result(timeout=10) for n, job in enumerate(jobs) if n != 2] == [0, 1, 3, 4]
             assert await still_works(queue)
     finally:
-        raw.delete(f"aqueue:{{q}}:job:{jobs[2].id}", f"aqueue:{{q}}:payload:{jobs[2].id}")
+        raw.delete(key, f"aqueue:{{q}}:payload:{jobs[2].id}")

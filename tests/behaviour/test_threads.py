@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
-from facts import until_state
+from facts import until, until_state
 
-from aqueue import Context, JobCancelled, JobFailed, JobState, Queue, Worker, current_job
+from aqueue import Context, JobCancelled, JobFailed, JobState, Middleware, Queue, Worker, current_job
+from aqueue.middleware import Run
+from aqueue.worker.threads import Threads
 
 MANY = 60
 """More than the 40 threads that anyio allows by default."""
@@ -18,29 +23,53 @@ MANY = 60
 request_id: ContextVar[str] = ContextVar("request_id", default="none")
 
 
-async def test_a_plain_function_runs_beside_the_loop(queue: Queue) -> None:
-    """A blocking call must not stop the other jobs of its worker."""
-
-    @queue.task
-    def where() -> bool:
-        return threading.current_thread() is threading.main_thread()
-
-    async with Worker(queue):
-        assert await (await where.enqueue()).result(timeout=10) is False
+@pytest.fixture
+def hurried_threads() -> Iterator[None]:
+    """Let threads take turns 50 times as often: busy ones starve the loop less, and meet it at more places."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(before / 50)
+    yield
+    sys.setswitchinterval(before)
 
 
-async def test_the_job_is_known_in_its_thread(queue: Queue) -> None:
-    """Logging and tracing work by contextvars, in threads as well."""
+def doze() -> None:
+    """Wait in C, as most blocking code does."""
+    time.sleep(0.001)
+
+
+def calculate() -> None:
+    """Be busy in bytecode."""
+    sum(range(100))
+
+
+LOOPS = pytest.mark.parametrize("step", [doze, calculate])
+
+
+# what a thread is given
+
+
+async def test_a_plain_function_runs_beside_the_loop_and_knows_its_job(queue: Queue) -> None:
+    """A blocking call must not stop other jobs; logging and tracing work by contextvars, in threads as well."""
+
+    class Tracing(Middleware):
+        async def around_run(self, context: Context, proceed: Run) -> Any:
+            request_id.set("set by middleware")
+            return await proceed()
 
     @queue.task
     def look(context: Context) -> list[object]:
         job = current_job()
         assert job is not None
-        return [job.id, context.attempt, request_id.get()]
+        found = request_id.get()
+        request_id.set("set by the job")
+        return [job.id, context.attempt, found, threading.current_thread() is threading.main_thread()]
 
-    async with Worker(queue):
-        job = await look.enqueue()
-        assert await job.result(timeout=10) == [job.id, 1, "none"]
+    jobs = [await look.enqueue(), await look.enqueue()]
+    await Worker(queue, concurrency=1, middleware=[Tracing()]).run(burst=True)
+
+    assert [await job.result(timeout=10) for job in jobs] == [[job.id, 1, "set by middleware", False] for job in jobs]
+    assert current_job() is None
+    assert request_id.get() == "none"
 
 
 async def test_contextvars_are_copied_and_not_shared(queue: Queue) -> None:
@@ -70,34 +99,47 @@ async def test_as_many_threads_as_slots_run_at_once(queue: Queue) -> None:
         assert sorted([await job.result(timeout=20) for job in jobs]) == list(range(MANY))
 
 
-async def test_a_timeout_interrupts_a_loop_in_a_thread(queue: Queue) -> None:
-    """Python code cannot be killed, but it can be made to raise."""
-    ended = threading.Event()
+# how a thread is stopped
+
+
+@LOOPS
+async def test_a_timeout_interrupts_a_loop_in_a_thread(queue: Queue, step: Callable[[], None]) -> None:
+    """Python code cannot be killed, but can be made to raise: what loops log every error and go on must not catch."""
+    cleaned = threading.Event()
 
     @queue.task(timeout=0.1, retry=1)
-    def spin() -> None:
+    def resilient() -> None:
         try:
             while True:
-                pass
+                try:
+                    step()
+                except Exception:  # noqa: BLE001
+                    continue
         finally:
-            ended.set()
+            cleaned.set()
 
-    async with Worker(queue):
-        job = await spin.enqueue()
-        with pytest.raises(JobFailed) as caught:
-            await job.result(timeout=10)
+    @queue.task
+    def after() -> str:
+        return "next"
+
+    late, following = await resilient.enqueue(), await after.enqueue()
+    async with Worker(queue, concurrency=1):
+        with pytest.raises(JobFailed, match=r"timeout of 0\.1 s") as caught:
+            await late.result(timeout=10)
+        assert await following.result(timeout=10) == "next"
 
     assert caught.value.exception_type == "TimeoutError"
-    assert ended.is_set()
+    assert cleaned.is_set()
 
 
-async def test_a_cancel_interrupts_a_thread(queue: Queue) -> None:
+@LOOPS
+async def test_a_cancel_interrupts_a_loop_in_a_thread(queue: Queue, step: Callable[[], None]) -> None:
     """Whoever cancels a job means it, whatever kind of function it is."""
 
     @queue.task
     def spin() -> None:
         while True:
-            time.sleep(0.001)
+            step()
 
     async with Worker(queue):
         job = await spin.enqueue()
@@ -105,22 +147,6 @@ async def test_a_cancel_interrupts_a_thread(queue: Queue) -> None:
         await job.cancel()
         with pytest.raises(JobCancelled):
             await job.result(timeout=10)
-
-
-async def test_except_exception_does_not_stop_an_interrupt(queue: Queue) -> None:
-    """Loops that log every error and go on are common, and must still end."""
-
-    @queue.task(timeout=0.1, retry=1)
-    def resilient() -> None:
-        while True:
-            try:
-                time.sleep(0.001)
-            except Exception:  # noqa: BLE001
-                continue
-
-    async with Worker(queue):
-        with pytest.raises(JobFailed, match=r"timeout of 0\.1 s"):
-            await (await resilient.enqueue()).result(timeout=10)
 
 
 async def test_the_slot_is_taken_until_the_thread_has_really_ended(queue: Queue) -> None:
@@ -145,45 +171,47 @@ async def test_the_slot_is_taken_until_the_thread_has_really_ended(queue: Queue)
     assert await late.status() is JobState.FAILED
 
 
-async def test_a_job_that_is_stopped_before_its_thread_begins_does_not_run(queue: Queue) -> None:
-    """A cancel that comes in the first instant is a cancel all the same."""
-    begun = []
+async def test_a_cancel_before_the_thread_began_is_honoured() -> None:
+    """There is nothing to interrupt yet; the function must not start after all."""
+    ran, gate, threads = [], threading.Event(), Threads(1)
+    first = asyncio.create_task(threads.run(gate.wait))
+    second = asyncio.create_task(threads.run(lambda: ran.append(2)))
+    await until(lambda: threads.unfinished == 2, "both have been asked for")
+    second.cancel()
+    await asyncio.sleep(0)
+    gate.set()
+
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    assert results[0] is True
+    assert isinstance(results[1], asyncio.CancelledError)
+    assert ran == []
+    assert threads.unfinished == 0
+
+
+@pytest.mark.usefixtures("hurried_threads")
+@pytest.mark.parametrize("when", ["at once", "running"])
+async def test_cancels_that_race_with_the_start_leave_no_thread_running(queue: Queue, when: str) -> None:
+    """Wherever the cancel meets the start, every job ends and no slot stays taken."""
 
     @queue.task
-    def work() -> None:
-        begun.append(1)
+    def busy() -> None:
         while True:
-            time.sleep(0.001)
+            sum(range(10))
 
-    worker = Worker(queue, concurrency=20)
-    jobs = await queue.enqueue_many(work.call() for _ in range(20))
+    worker = Worker(queue, concurrency=20 if when == "at once" else 5)
+    jobs = await queue.enqueue_many(busy.call() for _ in range(20))
     async with worker:
         for job in jobs:
+            if when == "running":
+                await until_state(job, "running")
             await job.cancel()
         for job in jobs:
             with pytest.raises(JobCancelled):
                 await job.result(timeout=10)
+    assert worker.threads_left == 0
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), StopIteration()])
-async def test_whatever_a_thread_raises_is_the_jobs_failure(queue: Queue, error: BaseException) -> None:
-    """`sys.exit()` in some library's main function must not end the worker."""
-
-    @queue.task(retry=1)
-    def leave() -> None:
-        raise error
-
-    @queue.task
-    def work() -> int:
-        return 1
-
-    async with Worker(queue):
-        job = await leave.enqueue()
-        with pytest.raises(JobFailed) as caught:
-            await job.result(timeout=10)
-        assert await (await work.enqueue()).result(timeout=10) == 1
-
-    assert type(error).__name__ in caught.value.exception_type + caught.value.traceback
+# what a thread raises
 
 
 async def test_sys_exit_in_a_direct_call_is_the_callers(queue: Queue) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 
 from aqueue import Context, Queue, Settings
 
@@ -31,6 +32,15 @@ def record(what: str, context: Context) -> None:
 async def brief(context: Context, seconds: float) -> str:
     record("start", context)
     await asyncio.sleep(seconds)
+    record("end", context)
+    return "done"
+
+
+@queue.task
+async def gated(context: Context, path: str) -> str:
+    record("start", context)
+    while not Path(path).exists():  # another process opens the gate
+        await asyncio.sleep(0.01)
     record("end", context)
     return "done"
 

@@ -82,6 +82,13 @@ class Fleet:
         """Count starts, or ends, by job."""
         return Counter(line.job_id for line in self.lines() if line.what == what)
 
+    def busiest(self) -> subprocess.Popen[bytes]:
+        """Give the process with the most unfinished runs."""
+        running: Counter[int] = Counter()
+        for line in self.lines():
+            running[line.pid] += 1 if line.what == "start" else -1
+        return max(self.processes, key=lambda process: running[process.pid])
+
     def log(self) -> str:
         return self._log.read_text()
 

@@ -577,10 +577,8 @@ def test_check_tells_whether_a_live_worker_serves_the_queue(start: Start, server
     until(lambda: bool(stats(server).workers))
     enqueue(server, "double", 1)
 
-    assert start("--check", "default").ended() == 0
-    assert start("--check").ended() == 0
-    other = start("--check", "default", "other")
-    assert other.ended() == 1
+    one, all_of_them, other = start("--check", "default"), start("--check"), start("--check", "default", "other")
+    assert (one.ended(), all_of_them.ended(), other.ended()) == (0, 0, 1)
     assert "no live worker serves queue other" in other.text
     worker.signal()
     assert worker.ended() == 0
