@@ -57,6 +57,7 @@ class Mailbox:
                 await self._drop()
             if self._subscription is None:
                 await self._open()
+                self._tell_restored(but=channel)
             if self._keeper is None:
                 self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="aqueue mailbox")
 
@@ -71,6 +72,12 @@ class Mailbox:
         listener = self._listeners.get(channel)
         if listener is not None:
             listener.heard(message)
+
+    def _tell_restored(self, but: str = "") -> None:
+        """Tell all who listened already that they may have missed something."""
+        for channel, listener in list(self._listeners.items()):
+            if channel != but:
+                listener.restored()
 
     async def _open(self) -> None:
         subscription = Subscription(await self._connect(), self._heard)
@@ -104,8 +111,7 @@ class Mailbox:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads load, guards nothing
                 pause = min(2 * pause, MAX_PAUSE_SECONDS)
                 continue
-            for listener in list(self._listeners.values()):
-                listener.restored()
+            self._tell_restored()
 
     async def close(self) -> None:
         if self._keeper is not None:

@@ -32,6 +32,8 @@ class Supervisor:
         """A process that ends well has finished its work, as with --burst."""
         self._children: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
+        self._signals: list[int] = []
+        """What this process was told so far, for a child that is only just being started."""
         self._code = 0
         self._reloading = False
         self._changed = asyncio.Event()
@@ -53,6 +55,7 @@ class Supervisor:
 
     def _forward(self, number: int) -> None:
         self._stopping.set()
+        self._signals.append(number)
         for child in self._children.values():
             if child.returncode is None:
                 child.send_signal(number)
@@ -64,8 +67,8 @@ class Supervisor:
             # A group of its own: a Ctrl-C at the terminal reaches this process, which passes it on, once.
             child = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
             self._children[index] = child
-            if self._stopping.is_set():  # told while it was being started
-                child.send_signal(signal.SIGTERM)
+            for number in self._signals:
+                child.send_signal(number)
             code = await child.wait()
             if self._stopping.is_set() or (self._once and code == 0):
                 self._code = self._code or (max(0, code))

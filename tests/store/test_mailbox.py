@@ -79,10 +79,6 @@ async def test_a_cut_subscription_is_opened_again_and_told(mailbox: Mailbox, raw
         assert await listener.messages.get() == "hello"
 
 
-@pytest.mark.xfail(
-    reason="opened again by a newcomer while the keeper pauses, the subscription is not told to the others",
-    raises=TimeoutError,
-)
 async def test_a_subscription_that_a_newcomer_opens_again_is_told_too(
     mailbox: Mailbox, door: Door, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
