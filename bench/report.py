@@ -1,0 +1,283 @@
+"""Turns a run into files: JSON, Markdown tables, the table of targets; and puts these into documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bench.records import Result, Run
+from bench.targets import verdicts
+
+RESULTS: Final = "results.json"
+NOTHING: Final = "-"
+WARNINGS: Final = {
+    "full": "",
+    "quick": "A quick run: fewer peers, fewer rounds and shorter drains than the full one.\n\n",
+    "smoke": "A smoke run: it shows that the harness works; its figures mean nothing.\n\n",
+}
+MAIN_PACKAGE: Final = {"aqueue": "aqueue-redis", "bare": "redis", "docket": "pydocket"}
+"""Where a peer's package is named otherwise than its file."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: which figure of which cells."""
+
+    title: str
+    label: str
+    metric: str
+    lower_is_better: bool = False
+    measure: str = ""
+    """Another measure than the table's, as for one process, which the drains measure."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: a row per queue, then a row that compares."""
+
+    measure: str
+    title: str
+    columns: tuple[Column, ...]
+    digits: int = 0
+    by_label: bool = False
+    """A row per cell label instead of per queue; for what is measured of aqueue alone."""
+
+
+def _each(metric: str, *labels: str) -> tuple[Column, ...]:
+    return tuple(Column(label, label, metric) for label in labels)
+
+
+def _work(label: str) -> tuple[Column, ...]:
+    return (
+        Column("Redis CPU, whole cycle (µs)", label, "redis_cpu", lower_is_better=True),
+        Column("Redis CPU, worker's part (µs)", label, "redis_cpu_work", lower_is_better=True),
+        Column("commands", label, "commands", lower_is_better=True),
+        Column("round trips", label, "round_trips", lower_is_better=True),
+    )
+
+
+def _three(prefix: str, words: str) -> tuple[Column, ...]:
+    return tuple(Column(f"{words} {q}", "", f"{prefix}_{q}", lower_is_better=True) for q in ("p50", "p99", "max"))
+
+
+TABLES: Final = (
+    Table("drain", "No-op jobs per second, one worker process", _each("rate", "c=1", "c=10", "c=100")),
+    Table("drain", "Work of the server per no-op job, concurrency 100", _work("c=100"), digits=2),
+    Table("io", "Jobs per second that wait 10 ms each, concurrency 100", _each("rate", "c=100")),
+    Table(
+        "enqueue",
+        "Enqueued jobs per second, and bytes of a waiting job",
+        (
+            Column("one at a time", "", "one"),
+            Column("50 producers", "", "producers"),
+            Column("bulk", "", "bulk"),
+            Column("bytes per waiting job", "", "bytes", lower_is_better=True),
+        ),
+    ),
+    Table(
+        "latency",
+        "Milliseconds from enqueue on an idle worker",
+        (*_three("start", "start"), *_three("result", "result")),
+        digits=2,
+    ),
+    Table("delayed", "Milliseconds from due to start, delayed by one second", _three("late", "late"), digits=2),
+    Table(
+        "payload",
+        "Jobs per second by size of the argument, concurrency 100",
+        _each("rate", "100 B", "1 KiB", "64 KiB"),
+    ),
+    Table(
+        "processes",
+        "No-op jobs per second by worker processes, concurrency 100 each, while all are busy",
+        (Column("1", "c=100", "steady", measure="drain"), *_each("steady", "2", "4")),
+    ),
+    Table(
+        "idle",
+        "An idle worker",
+        (
+            Column("round trips per second", "", "idle_round_trips", lower_is_better=True),
+            Column("memory idle (MiB)", "", "rss", lower_is_better=True),
+            Column("after a drain (MiB)", "", "rss_drained", lower_is_better=True),
+            Column("after another (MiB)", "", "rss_again", lower_is_better=True),
+        ),
+        digits=1,
+    ),
+    Table(
+        "backlog",
+        "aqueue on a full queue: jobs per second while so many wait",
+        (Column("enqueue in bulk", "", "bulk"), Column("single enqueue", "", "one"), Column("drain", "", "rate")),
+        by_label=True,
+    ),
+    Table("feature", "Features of aqueue: jobs per second", (Column("drain", "", "rate"),), by_label=True),
+    Table(
+        "retries",
+        "Retries of aqueue: jobs per second, each job failing once and then run again",
+        (Column("drain", "", "rate"),),
+        by_label=True,
+    ),
+    Table(
+        "bare",
+        "The yardstick: requests per second with redis-py alone (an EVALSHA that does nothing)",
+        (
+            Column("one at a time", "", "one"),
+            Column("50 at once", "", "producers"),
+            Column("PING by redis-benchmark, 50 connections", "", "ping"),
+        ),
+    ),
+)
+
+
+def save(run: Run, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / RESULTS).write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")
+
+
+def load(directory: Path) -> Run:
+    return msgspec.json.decode((directory / RESULTS).read_bytes(), type=Run)
+
+
+def write(run: Run, directory: Path) -> dict[str, str]:
+    """Write all Markdown of a run; return it by section."""
+    sections = {"conditions": conditions(run), "targets": targets(run), "tables": tables(run), "peers": peers(run)}
+    (directory / "targets.md").write_text(f"# Targets\n\n{sections['targets']}", "utf-8")
+    text = "\n".join(f"## {name.capitalize()}\n\n{body}" for name, body in sections.items())
+    (directory / "results.md").write_text(f"# Results of the {run.kind} run\n\n{WARNINGS[run.kind]}{text}", "utf-8")
+    return sections
+
+
+def embed(sections: dict[str, str], document: Path) -> None:
+    """Replace what stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` in a document."""
+    text = document.read_text("utf-8")
+    for name, body in sections.items():
+        opening, closing = f"<!-- bench:{name} -->\n", f"<!-- /bench:{name} -->"
+        before, mark, rest = text.partition(opening)
+        if mark:
+            text = f"{before}{mark}\n{body}\n{closing}{rest.partition(closing)[2]}"
+    document.write_text(text, "utf-8")
+
+
+# sections
+
+
+def conditions(run: Run) -> str:
+    """Say where, when and on what."""
+    server = f"{run.server.get('version', '?')} with `{run.server.get('options', '')}`"
+    rows = [*run.machine.items(), ("server", server), ("wall time", f"{run.seconds / 60:.1f} min")]
+    return markdown(("", ""), [[name, value] for name, value in rows])
+
+
+def targets(run: Run) -> str:
+    words = {True: "met", False: "**missed**", None: NOTHING}
+    rows = [[one.target, one.wanted, one.measured, words[one.met]] for one in verdicts(run)]
+    return markdown(("target", "wanted", "measured", ""), rows)
+
+
+def tables(run: Run) -> str:
+    parts = [text for table in TABLES if (text := render(run, table))]
+    return "\n".join([*parts, failures(run)])
+
+
+def render(run: Run, table: Table) -> str:
+    """Give one table, or nothing if the run has none of its cells."""
+    results = run.of(table.measure)
+    if not results:
+        return ""
+    if table.by_label:
+        names = list(dict.fromkeys(result.cell.label or result.cell.entrant.label for result in results))
+        rows = [[name, *_row_of_label(results, name, table)] for name in names]
+        return f"### {table.title}\n\n{markdown(('', *(c.title for c in table.columns)), rows)}"
+    names = list(dict.fromkeys(result.cell.entrant.label for result in results))
+    rows = [[name, *(_figure(_find(run, table, column, name), column, table.digits) for column in table.columns)]
+            for name in names]  # fmt: skip
+    if len(names) > 1 and "aqueue" in names:
+        rows.append(["**aqueue : best peer**", *(_ratio(run, table, column, names) for column in table.columns)])
+    return f"### {table.title}\n\n{markdown(('', *(c.title for c in table.columns)), rows)}"
+
+
+def _row_of_label(results: Iterable[Result], name: str, table: Table) -> list[str]:
+    result = next(result for result in results if name in (result.cell.label, result.cell.entrant.label))
+    return [_figure(result, column, table.digits) for column in table.columns]
+
+
+def _find(run: Run, table: Table, column: Column, entrant: str) -> Result | None:
+    """Give a queue's cell; one that runs a job at a time has that of concurrency 1 everywhere."""
+    found = {r.cell.label: r for r in run.of(column.measure or table.measure) if r.cell.entrant.label == entrant}
+    alone = next((result for result in found.values() if result.cell.entrant.one_at_a_time), None)
+    return found.get(column.label) or (alone if column.label.startswith("c=") else None)
+
+
+def _figure(result: Result | None, column: Column, digits: int) -> str:
+    if result is None:
+        return NOTHING
+    if result.error:
+        return "failed"
+    if result.unsupported:
+        return "not offered"
+    if (one := result.metrics.get(column.metric)) is None:
+        return NOTHING
+    text = f"{one.median:,.{digits}f}"
+    if one.rounds > 1:
+        text += f" <sub>{one.low:,.{digits}f} to {one.high:,.{digits}f}</sub>"
+    return text
+
+
+def _ratio(run: Run, table: Table, column: Column, names: Sequence[str]) -> str:
+    values = {
+        name: value
+        for name in names
+        if (found := _find(run, table, column, name)) is not None
+        and not found.error
+        and (value := found.median(column.metric)) is not None
+    }
+    own = values.pop("aqueue", None)
+    if own is None or not values:
+        return NOTHING
+    name, best = (min if column.lower_is_better else max)(values.items(), key=lambda item: item[1])
+    return f"**{own / best:.2f}** ({name})" if best else NOTHING
+
+
+def failures(run: Run) -> str:
+    """List every error and every remark, so that no blank goes unexplained."""
+    lines = []
+    for result in run.results:
+        where = " ".join(filter(None, (result.cell.entrant.label, result.cell.measure, result.cell.label)))
+        if result.error:
+            lines.append(f"- **{where}** failed: `{_one_line(result.error)}`")
+        lines += [f"- {where}: {note}" for note in result.notes]
+        if result.unsupported:
+            lines.append(f"- {where}: not offered ({_one_line(result.unsupported)})")
+        if result.cell.measure != "retries" and (doubles := sum(reading.doubles for reading in result.readings)):
+            lines.append(f"- {where}: {doubles} jobs ran twice")
+    return "### Failures and remarks\n\n" + ("\n".join(lines) or "None.") + "\n"
+
+
+def peers(run: Run) -> str:
+    rows = []
+    for label, described in run.peers.items():
+        if "error" in described:
+            rows.append([label, "", f"could not be measured: `{_one_line(described['error'])}`"])
+        else:
+            rows.append([label, version_of(label, described["versions"]), described["about"]])
+    return markdown(("queue", "versions", "settings"), rows)
+
+
+def version_of(label: str, versions: dict[str, str]) -> str:
+    """Name the packages that matter: the queue's own and redis-py."""
+    peer = label.split(maxsplit=1)[0]
+    own = MAIN_PACKAGE.get(peer, peer)
+    wanted = {own: None, f"{peer}-redis": None, "redis": None, "uvloop": None}
+    return ", ".join(f"{name} {versions[name]}" for name in wanted if name in versions)
+
+
+def _one_line(text: str) -> str:
+    flat = " ".join(text.replace("`", "'").split())
+    return flat if len(flat) <= 400 else f"…{flat[-400:]}"
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
