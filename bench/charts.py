@@ -108,6 +108,12 @@ def _plain_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 
 
+def _legend_below(figure: Any, axes: Axes) -> None:
+    handles, words = axes.get_legend_handles_labels()
+    below = 0.62 / figure.get_size_inches()[1]
+    axes.legend(handles, words, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -below), ncols=len(words))
+
+
 def _drain(run: Run) -> Any:
     title = "No-op jobs drained per second: one worker process, concurrency 100"
     return _bars(_spreads(run, "drain", "c=100", "rate"), title, "jobs per second", digits=0)
@@ -144,7 +150,7 @@ def _latency(run: Run) -> Any:
     axes.set_xscale("log")
     _plain_numbers(axes)
     axes.set_xlabel("milliseconds, logarithmic scale")
-    axes.legend(frameon=False, loc="lower right")
+    _legend_below(figure, axes)
     return figure
 
 
@@ -169,7 +175,7 @@ def _enqueue(run: Run) -> Any:
     axes.set_xlim(left=50)
     _plain_numbers(axes)
     axes.set_xlabel("jobs per second, logarithmic scale")
-    axes.legend(frameon=False, loc="lower right")
+    _legend_below(figure, axes)
     return figure
 
 
@@ -200,5 +206,5 @@ def _backlog(run: Run) -> Any:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.set_xlabel("jobs that wait, logarithmic scale")
     axes.set_ylabel("jobs per second")
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.08, 0.5))
+    _legend_below(figure, axes)
     return figure

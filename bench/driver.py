@@ -11,12 +11,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from bench.environments import ROOT
+from bench.environments import ROOT, scrubbed
 from bench.peers.base import RECORD, TRACE_VARIABLE, Config
 from bench.records import Entrant
 from bench.servers import Server
@@ -25,7 +25,6 @@ ASK_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 8.0
 """A worker that has not ended so long after SIGTERM is killed."""
 POLL_SECONDS: Final = 0.01
-ERROR_CHARS: Final = 1_500
 
 
 class PeerFailed(Exception):
@@ -100,7 +99,7 @@ class Process:
     def said(self) -> str:
         """Give the end of what it wrote to standard error."""
         self._errors.seek(0)
-        return self._errors.read().decode("utf-8", "replace").strip()[-ERROR_CHARS:]
+        return scrubbed(self._errors.read().decode("utf-8", "replace"))
 
     def check(self) -> None:
         """Errors: PeerFailed if it has ended."""
@@ -151,7 +150,7 @@ class Producer(Process):
         if answer.get("unsupported"):
             raise PeerUnsupported(answer["text"])
         if "error" in answer:
-            raise PeerFailed(f"{self.role}, {do}: {answer['error'].strip()[-ERROR_CHARS:]}")
+            raise PeerFailed(f"{self.role}, {do}: {scrubbed(answer['error'])}")
         return answer
 
     def line(self, seconds: float) -> bytes:
@@ -188,8 +187,10 @@ class Stage:
     def config(self, **more: Any) -> Config:
         return Config(self.server.url, self.trace, variant=self.site.entrant.variant, **more)
 
-    def producer(self) -> Producer:
-        producer = Producer(self.site, self.config())
+    def producer(self, entrant: Entrant | None = None) -> Producer:
+        """Start a producing process, of another entrant if one is given that shares the interpreter."""
+        site = self.site if entrant is None else replace(self.site, entrant=entrant)
+        producer = Producer(site, self.config())
         self._processes.append(producer)
         return producer
 
@@ -260,7 +261,7 @@ def describe(site: Site) -> dict[str, Any]:
         cwd=ROOT, capture_output=True, text=True, timeout=ASK_SECONDS, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise PeerFailed(done.stderr.strip()[-ERROR_CHARS:])
+        raise PeerFailed(scrubbed(done.stderr))
     described: dict[str, Any] = json.loads(done.stdout)
     return described
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,18 @@ OWN: Final = frozenset({AQUEUE.peer, BARE.peer})
 """These run in the environment of the harness itself."""
 
 
+ERROR_CHARS: Final = 1_500
+
+
 class EnvironmentFailed(Exception):
     """A peer cannot be installed; carries what the installer said."""
+
+
+def scrubbed(text: str) -> str:
+    """Give the end of an error without what is known only on this machine: its paths and package indexes."""
+    for prefix in (f"{ROOT}/", f"{Path.home()}/", f"{Path(sys.base_prefix)}/"):
+        text = text.replace(prefix, "")
+    return re.sub(r"\b(https?|file)://\S+", r"\1://...", text).strip()[-ERROR_CHARS:]
 
 
 def pins(peer: str) -> list[str]:
@@ -68,4 +79,4 @@ def _call(*command: str) -> None:
     except subprocess.TimeoutExpired:
         raise EnvironmentFailed(f"{command[0]} took longer than {INSTALL_SECONDS:g} s") from None
     if done.returncode:
-        raise EnvironmentFailed(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+        raise EnvironmentFailed(scrubbed(f"{' '.join(command)}\n{done.stderr}"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bench.driver import PeerFailed, PeerUnsupported, Producer, Stage
-from bench.records import Cell, Reading
+from bench.records import BARE, Cell, Reading
 from bench.servers import Usage
 
 WARM_JOBS: Final = 20
@@ -27,6 +27,7 @@ SETTLE_SECONDS: Final = 0.3
 ENOUGH: Final = 0.35
 """A drain that lasted less than this share of the wanted time is repeated with more jobs."""
 TRIES: Final = 3
+SLICES: Final = 8
 WAVES: Final = 10
 """A drain has at least so many jobs per slot."""
 
@@ -192,13 +193,24 @@ def enqueue(stage: Stage, cell: Cell, scale: Scale) -> Reading:  # noqa: ARG001 
     return Reading(values, jobs=one["count"] + many["count"] + bulk["count"], note=note)
 
 
-def bare(stage: Stage, cell: Cell, scale: Scale) -> Reading:  # noqa: ARG001  # as every measure
-    """Send a script that does nothing: what a single enqueue could be at best."""
-    producer = stage.producer()
-    producer.ask("one", count=WARM_JOBS)
-    limit = {"count": scale.bulk, "limit": scale.enqueue_seconds}
-    one, many = producer.ask("one", **limit), producer.ask("producers", producers=50, **limit)
-    values = {"one": one["count"] / one["seconds"], "producers": many["count"] / many["seconds"]}
+def yardstick(stage: Stage, cell: Cell, scale: Scale) -> Reading:  # noqa: ARG001  # as every measure
+    """Hold a single enqueue against a script that does nothing, sent with redis-py.
+
+    Both take turns in short slices on the same server, so that what else the machine does hits both.
+    """
+    own, bare = stage.producer(), stage.producer(BARE)
+    for producer in (own, bare):
+        producer.ask("one", count=WARM_JOBS)
+    slices: dict[str, list[float]] = {"one": [], "producers": [], "evalsha": [], "evalsha_producers": []}
+    for _ in range(SLICES):
+        for prefix, producer in (("", own), ("evalsha_", bare)):
+            for do in ("one", "producers"):
+                answer = producer.ask(do, count=scale.bulk, limit=scale.enqueue_seconds / SLICES, producers=50)
+                slices[f"{prefix}{do}".removesuffix("_one")].append(answer["count"] / answer["seconds"])
+    values = {name: statistics.median(rates) for name, rates in slices.items()}
+    values["share"] = statistics.median(
+        mine / theirs for mine, theirs in zip(slices["one"], slices["evalsha"], strict=True)
+    )
     if (ping := ping_rate(stage.server.port)) is not None:
         values["ping"] = ping
     return Reading(values)
@@ -348,7 +360,7 @@ MEASURES: Final[dict[str, Measure]] = {
     "drain": drain,
     "io": drain,
     "enqueue": enqueue,
-    "bare": bare,
+    "yardstick": yardstick,
     "latency": latency,
     "delayed": delayed,
     "payload": drain,

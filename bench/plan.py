@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bench.measures import Scale
-from bench.records import AQUEUE, BARE, PEERS, Cell, Entrant
+from bench.records import AQUEUE, PEERS, Cell, Entrant
 
 QUICK_PEERS: Final = ("dramatiq threads", "saq", "streaq", "taskiq list")
 """The fastest of the others, by earlier full runs."""
@@ -62,7 +62,7 @@ def _full(entrants: Sequence[Entrant]) -> Plan:
         _latencies(entrants, "delayed", 1),
         *_payloads(entrants, 1),
         *_processes(entrants, (2, 4), 1),
-        *_backlogs((1_000, 100_000, 1_000_000), 1),
+        _backlogs({1_000: 3, 100_000: 3, 1_000_000: 2}),
         _features(3),
         _idle(entrants, 1),
     ]
@@ -84,7 +84,7 @@ def _quick(entrants: Sequence[Entrant]) -> Plan:
         _latencies(only, "delayed", 1),
         *_payloads(only, 1),
         *_processes(only, (2,), 1),
-        *_backlogs((1_000, 100_000), 1),
+        _backlogs({1_000: 2, 100_000: 2}),
         _features(1),
         _idle(only, 1),
     ]
@@ -97,14 +97,14 @@ def _smoke(entrants: Sequence[Entrant]) -> Plan:
         idle_seconds=0.1, backlog_drain=100, backlog_one=20,
     )  # fmt: skip
     groups = [
-        *_drains(entrants, {10: 1, 100: 1}),
+        *_drains(entrants, {100: 1}),
         _io(entrants, 1),
         _enqueues(entrants, 1),
         _latencies(entrants, "latency", 1),
         _latencies(entrants, "delayed", 1),
         *_payloads(entrants, 1),
         *_processes(entrants, (2,), 1),
-        *_backlogs((100, 1_000), 1),
+        _backlogs({100: 1, 1_000: 1}),
         _features(1),
         _idle(entrants, 1),
     ]
@@ -132,9 +132,8 @@ def _io(entrants: Sequence[Entrant], rounds: int) -> Group:
 
 
 def _enqueues(entrants: Sequence[Entrant], rounds: int) -> Group:
-    """The bare script call takes its turn among the queues."""
     return (
-        Cell("bare", "", BARE, rounds=rounds),
+        Cell("yardstick", "", AQUEUE, rounds=rounds),
         *(Cell("enqueue", "", entrant, rounds=rounds) for entrant in entrants if not entrant.enqueues_like),
     )
 
@@ -160,9 +159,9 @@ def _processes(entrants: Sequence[Entrant], counts: Sequence[int], rounds: int) 
         )
 
 
-def _backlogs(levels: Sequence[int], rounds: int) -> Iterator[Group]:
-    for level in levels:
-        yield (Cell("backlog", f"{level:,}", AQUEUE, level=level, rounds=rounds),)
+def _backlogs(levels: dict[int, int]) -> Group:
+    """Take turns between the depths, too; each has its number of rounds."""
+    return tuple(Cell("backlog", f"{level:,}", AQUEUE, level=level, rounds=rounds) for level, rounds in levels.items())
 
 
 def _features(rounds: int) -> Group:

@@ -113,6 +113,9 @@ UNITS: Final = {
     "rss": "MiB",
     "rss_drained": "MiB",
     "rss_again": "MiB",
+    "evalsha": "requests/s",
+    "evalsha_producers": "requests/s",
+    "share": "of the bare rate",
     "ping": "requests/s",
 }
 """Metric -> unit. `bytes` is of a waiting no-op job, its argument included. `redis_cpu` is that of a whole cycle,

@@ -120,12 +120,14 @@ TABLES: Final = (
         by_label=True,
     ),
     Table(
-        "bare",
-        "The yardstick: requests per second with redis-py alone (an EVALSHA that does nothing)",
+        "yardstick",
+        "The yardstick: single enqueues of aqueue against redis-py alone (an EVALSHA that does nothing), in turns",
         (
-            Column("one at a time", "", "one"),
-            Column("50 at once", "", "producers"),
-            Column("PING by redis-benchmark, 50 connections", "", "ping"),
+            Column("aqueue, one at a time", "", "one"),
+            Column("EVALSHA, one at a time", "", "evalsha"),
+            Column("aqueue, 50 producers", "", "producers"),
+            Column("EVALSHA, 50 at once", "", "evalsha_producers"),
+            Column("PING by redis-benchmark", "", "ping"),
         ),
     ),
 )
@@ -241,18 +243,27 @@ def _ratio(run: Run, table: Table, column: Column, names: Sequence[str]) -> str:
 
 
 def failures(run: Run) -> str:
-    """List every error and every remark, so that no blank goes unexplained."""
-    lines = []
+    """List every error and every remark, so that no blank goes unexplained; the same one is said once."""
+    where: dict[tuple[str, str], list[str]] = {}
     for result in run.results:
-        where = " ".join(filter(None, (result.cell.entrant.label, result.cell.measure, result.cell.label)))
-        if result.error:
-            lines.append(f"- **{where}** failed: `{_one_line(result.error)}`")
-        lines += [f"- {where}: {note}" for note in result.notes]
-        if result.unsupported:
-            lines.append(f"- {where}: not offered ({_one_line(result.unsupported)})")
-        if result.cell.measure != "retries" and (doubles := sum(reading.doubles for reading in result.readings)):
-            lines.append(f"- {where}: {doubles} jobs ran twice")
+        cell = f"{result.cell.measure} {result.cell.label}".strip()
+        for text in remarks(result):
+            where.setdefault((result.cell.entrant.label, text), []).append(cell)
+    lines = [f"- **{entrant}** ({', '.join(cells)}): {text}" for (entrant, text), cells in where.items()]
     return "### Failures and remarks\n\n" + ("\n".join(lines) or "None.") + "\n"
+
+
+def remarks(result: Result) -> list[str]:
+    """Give what is to be said of a cell beside its figures."""
+    found = list(result.notes)
+    if result.error:
+        found.append(f"failed: `{_one_line(result.error)}`")
+    if result.unsupported:
+        found.append(f"not offered: {_one_line(result.unsupported)}")
+    doubles = sum(reading.doubles for reading in result.readings)
+    if doubles and result.cell.measure != "retries":  # there, every job is to run twice
+        found.append(f"{doubles} jobs ran twice")
+    return found
 
 
 def peers(run: Run) -> str:

@@ -58,7 +58,7 @@ def times_fastest(measure: str, label: str, metric: str, least: float, *, only_a
         if own is None or not peers:
             return None
         name, best = max(peers.items(), key=lambda item: item[1])
-        return own >= least * best, f"{own / best:.1f} x ({own:,.0f}/s; {name} {best:,.0f}/s)"
+        return own >= least * best, f"{own / best:.2f} x ({own:,.0f}/s; {name} {best:,.0f}/s)"
 
     return Target(TEXTS[measure, label, metric], f"at least {least:g} x {who}", judge)
 
@@ -80,10 +80,10 @@ def limit(
 
 
 def _share_of_bare(run: Run) -> tuple[bool, str] | None:
-    own, bare = run.value("enqueue", "", "one"), run.value("bare", "", "one", "bare")
-    if own is None or bare is None:
+    share, own, bare = (run.value("yardstick", "", metric) for metric in ("share", "one", "evalsha"))
+    if share is None or own is None or bare is None:
         return None
-    return own >= 0.8 * bare, f"{own / bare:.0%} ({own:,.0f}/s; EVALSHA {bare:,.0f}/s)"
+    return share >= 0.8, f"{share:.0%} ({own:,.0f}/s; EVALSHA {bare:,.0f}/s)"
 
 
 def _bulk(run: Run) -> tuple[bool, str] | None:
@@ -91,7 +91,7 @@ def _bulk(run: Run) -> tuple[bool, str] | None:
     if own is None:
         return None
     best = max(peers.values(), default=None)
-    ratio = "" if best is None else f", {own / best:.1f} x"
+    ratio = "" if best is None else f", {own / best:.2f} x"
     return own >= 100_000 or (best is not None and own >= 6 * best), f"{own:,.0f}/s{ratio}"
 
 
