@@ -61,7 +61,7 @@ def _spreads(run: Run, measure: str, label: str, metric: str) -> dict[str, Sprea
     """Give the figures by queue; one that runs a job at a time is shown with that."""
     found = {}
     for result in run.of(measure):
-        if (result.cell.label == label or result.cell.entrant.one_at_a_time) and not result.error:
+        if (result.cell.label == label or result.cell.entrant.one_at_a_time) and not result.failed:
             spread = result.metrics.get(metric)
             if spread is not None and spread.median > 0:
                 found[_name(result)] = spread
@@ -131,7 +131,7 @@ def _latency(run: Run) -> Any:
     for result in run.of("latency"):
         kind = "result" if result.median("result_p50") is not None else "start"
         values = [result.median(f"{kind}_{q}") for q in ("p50", "p99", "max")]
-        if not result.error and None not in values:
+        if None not in values:
             name = result.cell.entrant.label + ("" if kind == "result" else " (start)")
             rows.append((name, [value for value in values if value is not None]))
     if not rows:
@@ -157,7 +157,7 @@ def _latency(run: Run) -> Any:
 def _enqueue(run: Run) -> Any:
     """Draw three bars per queue."""
     ways = {"one": "one awaited at a time", "producers": "50 producers", "bulk": "bulk"}
-    results = [result for result in run.of("enqueue") if not result.error and result.metrics]
+    results = [result for result in run.of("enqueue") if result.metrics]
     if not results:
         return None
     results.sort(key=lambda result: max(result.median(way) or 0 for way in ways))
@@ -187,7 +187,7 @@ def _label_bars(axes: Axes, rows: Sequence[float], values: Sequence[float]) -> N
 
 def _backlog(run: Run) -> Any:
     """Draw the three rates of aqueue over the depth of the queue; flat is good."""
-    results = sorted((r for r in run.of("backlog") if not r.error and r.metrics), key=lambda r: r.cell.level)
+    results = sorted((r for r in run.of("backlog") if r.metrics), key=lambda r: r.cell.level)
     if len(results) < 2:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 3.6))

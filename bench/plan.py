@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from bench.measures import Scale
+from bench.draining import Scale
 from bench.records import AQUEUE, PEERS, Cell, Entrant
 
 QUICK_PEERS: Final = ("dramatiq threads", "saq", "streaq", "taskiq list")
@@ -71,7 +71,8 @@ def _full(entrants: Sequence[Entrant]) -> Plan:
 
 def _quick(entrants: Sequence[Entrant]) -> Plan:
     scale = Scale(
-        drain_seconds=0.8, enqueue_seconds=0.5, bulk=20_000, samples=300, sample_seconds=2.0, delayed=60,
+        drain_seconds=0.8, side_seconds=0.8,
+        enqueue_seconds=0.5, bulk=20_000, samples=300, sample_seconds=2.0, delayed=60,
         idle_seconds=4.0, backlog_drain=10_000, backlog_one=300, patience=6.0,
     )  # fmt: skip
     only = entrants[:1]
@@ -93,7 +94,8 @@ def _quick(entrants: Sequence[Entrant]) -> Plan:
 
 def _smoke(entrants: Sequence[Entrant]) -> Plan:
     scale = Scale(
-        drain_seconds=0.02, drain_most=200, enqueue_seconds=0.2, bulk=200, samples=5, sample_seconds=1.0, delayed=5,
+        drain_seconds=0.02, side_seconds=0.02,
+        drain_most=200, enqueue_seconds=0.2, bulk=200, samples=5, sample_seconds=1.0, delayed=5,
         idle_seconds=0.1, backlog_drain=100, backlog_one=20,
     )  # fmt: skip
     groups = [

@@ -83,6 +83,7 @@ class Reading:
     results: int | None = None
     """How many stored results were read and right; None where the peer stores none, or none were asked for."""
     error: str = ""
+    """What went wrong. With values beside it: all jobs ran, but what they left was not as it should be."""
     unsupported: str = ""
     note: str = ""
     seconds: float = 0.0
@@ -156,6 +157,11 @@ class Result:
     @property
     def notes(self) -> list[str]:
         return list(dict.fromkeys(reading.note for reading in self.readings if reading.note))
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is nothing to show but the error."""
+        return bool(self.error) and not self.metrics
 
     def median(self, metric: str) -> float | None:
         found = self.metrics.get(metric)

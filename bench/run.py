@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from bench.draining import Scale
 from bench.driver import PeerFailed, PeerUnsupported, Site, Stage, describe
 from bench.environments import ROOT, EnvironmentFailed, interpreter
-from bench.measures import MEASURES, Scale
+from bench.measures import MEASURES
 from bench.plan import Group, Plan
 from bench.records import BARE, Cell, Entrant, Reading, Result, Run
 from bench.servers import Server

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="comes with the extra named bench")
 
-from bench import report, targets
+from bench import report, tables, targets
 from bench.environments import CACHE, ROOT, scrubbed
 from bench.plan import Plan, make_plan
 from bench.records import AQUEUE, UNITS, Cell, Entrant, Reading, Result, Run
@@ -115,9 +115,9 @@ def test_errors_tell_nothing_of_this_machine() -> None:
 def test_plans_measure_what_they_can_report(kind: str) -> None:
     """A cell without a place in any table is time wasted."""
     plan: Plan = make_plan(kind)
-    shown = {table.measure for table in report.TABLES} | {c.measure for t in report.TABLES for c in t.columns}
+    shown = {table.measure for table in tables.TABLES} | {c.measure for t in tables.TABLES for c in t.columns}
     assert {cell.measure for group in plan.groups for cell in group} <= shown
-    assert {column.metric for table in report.TABLES for column in table.columns} <= set(UNITS)
+    assert {column.metric for table in tables.TABLES for column in table.columns} <= set(UNITS)
     assert AQUEUE in plan.entrants
 
 
