@@ -29,8 +29,8 @@ WAVES: Final = 10
 class Scale:
     """How much is measured; differs between full, quick and smoke."""
 
-    drain_seconds: float = 2.0
-    side_seconds: float = 1.2
+    drain_seconds: float = 1.6
+    side_seconds: float = 1.0
     """How long a drain lasts that is not the main figure: other payloads, more processes."""
     drain_most: int = 60_000
     enqueue_seconds: float = 1.5
@@ -41,7 +41,7 @@ class Scale:
     idle_seconds: float = 10.0
     backlog_drain: int = 20_000
     backlog_one: int = 1_000
-    patience: float = 10.0
+    patience: float = 8.0
     """A drain may last this long; what has run by then is what is counted."""
     rates: dict[tuple[Any, ...], float] = field(default_factory=dict)
     """What each entrant was found to do, so that the next drain has a fitting number of jobs."""

@@ -62,12 +62,12 @@ class Runner:
         self._begun = time.monotonic()
 
     def run(self) -> Iterator[Run]:
-        """Take all readings; gives what there is after every round."""
+        """Take all readings; gives what there is after every group of cells."""
         rounds = max(cell.rounds for group in self.plan.groups for cell in group)
         for number in range(rounds):
             for group in self.plan.groups:
                 self._take_turns([cell for cell in rotated(group, number) if cell.rounds > number])
-            yield self.so_far()
+                yield self.so_far()
 
     def _take_turns(self, cells: list[Cell]) -> None:
         if cells and cells[0].measure == "idle":

@@ -3,7 +3,7 @@
     {"do":"fill","task","first","count","payload","limit"} -> {"seconds","count","way"}   in bulk; handles are kept
     {"do":"one",...the same}                               -> {"seconds","count"}         one awaited at a time
     {"do":"producers",...the same,"producers":50}          -> {"seconds","count"}         tasks, or threads
-    {"do":"latency","first","count","gap","limit"}         -> {"sent_ns":[...],"result_ms":[...] or null}
+    {"do":"latency","first","count","gap","limit"}         -> {"sent_ns","result_ms" or null,"problem"}
     {"do":"delayed","first","count","seconds","gap"}       -> {"due_ns":[...]}
     {"do":"check","count","timeout"}                       -> {"found","wrong","problem"}
 
@@ -33,7 +33,7 @@ PIECE: Final = 1_000
 """Jobs per call of `enqueue_many`; no peer is asked to hold more at once."""
 KEPT: Final = 5_000
 """Handles kept for `check`: those of the last jobs."""
-RESULT_SECONDS: Final = 10.0
+RESULT_SECONDS: Final = 5.0
 CHECKS_AT_ONCE: Final = 50
 
 Command = dict[str, Any]
@@ -131,16 +131,19 @@ class AsyncProducer:
             self.handles.keep(batch, numbers, [await self.peer.enqueue(batch.task, numbers[0], batch.payload)])
 
     async def latency(self, command: Command) -> Answer:
-        batch, sent, results = Batch.of(command), [], []
-        while numbers := batch.take(1):
+        batch, sent, results, problem = Batch.of(command), [], [], ""
+        while not problem and (numbers := batch.take(1)):
             sent.append(time.time_ns())
             begun = time.perf_counter()
             handle = await self.peer.enqueue(batch.task, numbers[0])
             if self.peer.stores_results:
-                await self.peer.result(handle, RESULT_SECONDS)
-                results.append((time.perf_counter() - begun) * 1000)
+                try:
+                    await self.peer.result(handle, RESULT_SECONDS)
+                    results.append((time.perf_counter() - begun) * 1000)
+                except Exception as error:  # noqa: BLE001  # what was measured so far still counts
+                    problem = f"result {len(sent)} did not come: {error!r}"
             await asyncio.sleep(command["gap"])
-        return batch.answer(sent_ns=sent, result_ms=results or None)
+        return batch.answer(sent_ns=sent, result_ms=results or None, problem=problem)
 
     async def delayed(self, command: Command) -> Answer:
         batch, due = Batch.of(command), []
@@ -202,16 +205,19 @@ class SyncProducer:
             self.handles.keep(batch, numbers, [self.peer.enqueue(batch.task, numbers[0], batch.payload)])
 
     def latency(self, command: Command) -> Answer:
-        batch, sent, results = Batch.of(command), [], []
-        while numbers := batch.take(1):
+        batch, sent, results, problem = Batch.of(command), [], [], ""
+        while not problem and (numbers := batch.take(1)):
             sent.append(time.time_ns())
             begun = time.perf_counter()
             handle = self.peer.enqueue(batch.task, numbers[0])
             if self.peer.stores_results:
-                self.peer.result(handle, RESULT_SECONDS)
-                results.append((time.perf_counter() - begun) * 1000)
+                try:
+                    self.peer.result(handle, RESULT_SECONDS)
+                    results.append((time.perf_counter() - begun) * 1000)
+                except Exception as error:  # noqa: BLE001  # what was measured so far still counts
+                    problem = f"result {len(sent)} did not come: {error!r}"
             time.sleep(command["gap"])
-        return batch.answer(sent_ns=sent, result_ms=results or None)
+        return batch.answer(sent_ns=sent, result_ms=results or None, problem=problem)
 
     def delayed(self, command: Command) -> Answer:
         batch, due = Batch.of(command), []
