@@ -68,6 +68,11 @@ def _spreads(run: Run, measure: str, label: str, metric: str) -> dict[str, Sprea
     return found
 
 
+def _failed(run: Run, measure: str, label: str) -> list[str]:
+    """Name the queues that have no figure because they failed; they are shown as that, not left out."""
+    return [_name(result) for result in run.of(measure, label) if result.failed]
+
+
 def _name(result: Result) -> str:
     label = result.cell.entrant.label
     return f"{label}, one at a time" if result.cell.entrant.one_at_a_time else label
@@ -81,24 +86,35 @@ def _canvas(rows: int, title: str) -> tuple[Any, Axes]:
     return figure, axes
 
 
-def _bars(spreads: dict[str, Spread], title: str, unit: str, *, digits: int, lower_first: bool = False) -> Any:
+def _bars(
+    spreads: dict[str, Spread],
+    title: str,
+    unit: str,
+    *,
+    failed: Sequence[str],
+    digits: int,
+    lower_first: bool = False,
+) -> Any:
     """Draw one bar per queue on a logarithmic scale, the best on top, the spread as a whisker."""
     if not spreads:
         return None
     ordered = sorted(spreads.items(), key=lambda item: item[1].median, reverse=lower_first)
-    figure, axes = _canvas(len(ordered), title)
+    figure, axes = _canvas(len(ordered) + len(failed), title)
     names, values = [name for name, _ in ordered], [spread.median for _, spread in ordered]
     around = [
         [spread.median - spread.low for _, spread in ordered],
         [spread.high - spread.median for _, spread in ordered],
     ]
     colours = [OWN if name == "aqueue" else OTHER for name in names]
+    axes.barh(failed, [0] * len(failed))
     axes.barh(names, values, color=colours, height=0.66, zorder=2, xerr=around, ecolor=INK, capsize=2)
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 2, max(spread.high for _, spread in ordered) * 3)
-    for row, (name, spread) in enumerate(ordered):
+    for row, (name, spread) in enumerate(ordered, len(failed)):
         weight = "bold" if name == "aqueue" else "normal"
         axes.text(spread.high * 1.12, row, f"{spread.median:,.{digits}f}", va="center", fontweight=weight)
+    for row in range(len(failed)):
+        axes.text(axes.get_xlim()[0] * 1.12, row, "failed", va="center", style="italic")
     _plain_numbers(axes)
     axes.set_xlabel(f"{unit}, logarithmic scale")
     return figure
@@ -116,13 +132,15 @@ def _legend_below(figure: Any, axes: Axes) -> None:
 
 def _drain(run: Run) -> Any:
     title = "No-op jobs drained per second: one worker process, concurrency 100"
-    return _bars(_spreads(run, "drain", "c=100", "rate"), title, "jobs per second", digits=0)
+    failed = _failed(run, "drain", "c=100")
+    return _bars(_spreads(run, "drain", "c=100", "rate"), title, "jobs per second", failed=failed, digits=0)
 
 
 def _redis_cpu(run: Run) -> Any:
     title = "CPU time of the Redis server per job, from enqueue to end"
     spreads = _spreads(run, "drain", "c=100", "redis_cpu")
-    return _bars(spreads, title, "microseconds per job", digits=1, lower_first=True)
+    failed = _failed(run, "drain", "c=100")
+    return _bars(spreads, title, "microseconds per job", failed=failed, digits=1, lower_first=True)
 
 
 def _latency(run: Run) -> Any:
