@@ -124,7 +124,7 @@ def idle(stage: Stage, cell: Cell, scale: Scale) -> Reading:
     try:
         for number, name in enumerate(("rss_drained", "rss_again")):
             producer.ask("fill", first=WARM_JOBS + number * jobs, count=jobs)
-            stage.wait_for(WARM_JOBS + (number + 1) * jobs, scale.patience)
+            stage.wait_for(WARM_JOBS + (number + 1) * jobs, 2 * scale.patience, stall=12.0)  # some wake up late
             time.sleep(SETTLE_SECONDS)
             values[name] = sum(worker.rss_mib() for worker in stage.workers)
     except PeerFailed as error:
