@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types chaos oldest clean
+.PHONY: demo test check lint types chaos oldest bench bench-quick clean
 
 demo: $(READY)  ## one job per file of the standard library, on the embedded server
 	$(BIN)/python examples/quickstart.py $(DIR)
@@ -28,8 +28,14 @@ chaos: $(READY)  ## the long fault runs, several minutes
 oldest: .venv-oldest/.ready  ## the tests again, with the oldest redis-py that is supported
 	.venv-oldest/bin/python -m pytest tests/behaviour tests/transitions tests/store tests/faults/test_topologies.py
 
+bench: $(READY)  ## aqueue and its peers, every measure, into bench/results; under 25 minutes
+	$(BIN)/python -m bench full
+
+bench-quick: $(READY)  ## the essentials against the fastest peers, under 3 minutes once their environments are there
+	$(BIN)/python -m bench quick
+
 clean:
-	rm -rf $(VENV) .venv-oldest .aqueue
+	rm -rf $(VENV) .venv-oldest .aqueue .bench
 
 $(READY): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
