@@ -355,8 +355,11 @@ def _ended(state: bytes, result: bytes | None, error: bytes | None) -> Ended:
 
 def _lease(job_id: bytes, facts: bytes, envelope: bytes | None, token: LeaseToken, now_ms: int) -> Lease:
     """Read one lease; the facts of a job that nothing has happened to are the instant of its enqueue alone."""
-    enqueued_ms, *more = map(int, facts.split())
-    attempt, crashes, waited_ms, unknown_for_ms = more or (0, 0, max(0, now_ms - enqueued_ms), -1)
+    if facts.isdigit():
+        enqueued_ms = int(facts)
+        attempt, crashes, waited_ms, unknown_for_ms = 0, 0, max(0, now_ms - enqueued_ms), -1
+    else:
+        enqueued_ms, attempt, crashes, waited_ms, unknown_for_ms = map(int, facts.split())
     return Lease(
         JobId(job_id.decode()), token, attempt, crashes, waited_ms, enqueued_ms, unknown_for_ms, envelope or b""
     )

@@ -183,7 +183,7 @@ def encode_result(value: object, limit: int) -> bytes:
         raise NotSerializable(
             f"the result cannot be stored ({type(value).__name__}: {error}); return plain data or None"
         ) from error
-    if b"null" in data and _loses_a_float(value):
+    if b"null" in data and value is not None and _loses_a_float(value):
         raise NotSerializable("the result has a float that JSON cannot hold (nan or inf); return None or text")
     if len(data) > limit:
         raise NotSerializable(

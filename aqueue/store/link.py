@@ -1,7 +1,7 @@
 """One connection that many callers share.
 
-Commands leave in the order of the calls, those of one turn of the event loop in one write; replies are matched in
-the same order. There is no pool, and nothing is ever sent again: when the connection breaks or a reply is late,
+Commands leave in the order of the calls: at once while nobody waits for a reply, else those of one turn of the event
+loop in one write. Replies are matched in the same order. There is no pool, and nothing is ever sent again: when the connection breaks or a reply is late,
 every caller that waits is told so, and decides for itself. This module knows bytes and no queue.
 """
 
@@ -27,6 +27,10 @@ _pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
 
 REPLY_SECONDS: Final = 5.0
 """A server that has not answered by then is taken for lost; scripts take about a millisecond."""
+
+
+AT_ONCE_BYTES: Final = 64 * 1024
+"""Larger commands may have to wait for the socket, where a caller that is cancelled would take the connection along."""
 
 
 class Link:
@@ -60,12 +64,22 @@ class Link:
         packed = _pack(command)  # first: what cannot be packed must not wait for a reply
         reply: asyncio.Future[Any] = self._loop.create_future()
         deadline = self._loop.time() + timeout
+        at_once = not self._waiting and len(packed) <= AT_ONCE_BYTES
         self._waiting.append((reply, deadline))
-        self._outbox.append(packed)
-        self._outgoing.set()
         if self._late is None or deadline < self._late.when():
             self._watch(deadline)
+        if at_once:
+            await self._send([packed])
+        else:
+            self._outbox.append(packed)
+            self._outgoing.set()
         return await reply
+
+    async def _send(self, batch: list[bytes]) -> None:
+        try:
+            await self._connection.send_packed_command(batch, check_health=False)
+        except (RedisError, OSError) as error:
+            self._break(error)
 
     async def _write(self) -> None:
         try:
@@ -73,9 +87,7 @@ class Link:
                 await self._outgoing.wait()
                 self._outgoing.clear()
                 batch, self._outbox = self._outbox, []
-                await self._connection.send_packed_command(batch, check_health=False)
-        except (RedisError, OSError) as error:
-            self._break(error)
+                await self._send(batch)
         finally:
             await self._connection.disconnect(nowait=True)
 

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Final, Self
 
 import anyio
@@ -223,7 +224,7 @@ class Worker:
             lane.settle(run, Released())
             return
         run.task = asyncio.get_running_loop().create_task(self._run(lane, run), name=lease.id)
-        run.task.add_done_callback(lambda task: self._without_end(lane, run, task))
+        run.task.add_done_callback(partial(self._without_end, lane, run))
 
     async def _run(self, lane: Lane, run: Run) -> None:
         self.journal.started(lane.name, run)

@@ -78,8 +78,7 @@ def test_items_are_visited_with_their_keys() -> None:
     """What the loader writes for `EACH` and `ITEM` is the only place that counts positions."""
     text = load("settle_and_claim").text
     header = load("settle_and_claim").header
-    number = 1 + [type_ for _, type_ in header.item].index("int")
     stride, width = len(header.item), len(header.each)
     assert f"(#ARGV - {len(header.argv)}) / {stride}" in text
     assert f"KEYS[{len(header.keys)} + i * {width} + {width}]" in text
-    assert f"tonumber(ARGV[{len(header.argv)} + i * {stride} + {number}])" in text
+    assert f"ARGV[{len(header.argv)} + i * {stride} + {stride}]" in text

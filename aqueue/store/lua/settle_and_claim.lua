@@ -28,8 +28,8 @@
 -- ITEM token      str   handed out by the claim
 -- ITEM outcome    str   completed | retried | failed | cancelled | released
 -- ITEM body       str   result, error, or why it is released
--- ITEM delay_ms   int
--- ITEM ttl_ms     int
+-- ITEM delay_ms   str
+-- ITEM ttl_ms     str  0 keeps nothing, -1 is for ever
 -- ITEM task       str
 -- RETURNS ids refused with a lost lease | ids leased | their facts (leasing) | their envelopes | now
 --         | ms until the next job is due, -1 none | OK PAUSED MORE
@@ -77,7 +77,7 @@ for id, lease, outcome, body, delay_ms, ttl_ms, task, record, payload in items()
       spent[#spent + 1] = payload
     else
       local job = { prefix = prefix, id = id, record = record, payload = payload }
-      became = settle(at, job, outcome, { body = body, delay_ms = delay_ms, ttl_ms = ttl_ms, task = task })
+      became = settle(at, job, outcome, { body = body, delay_ms = number(delay_ms), ttl_ms = number(ttl_ms), task = task })
     end
     settled[#settled + 1] = id
     counts[became] = (counts[became] or 0) + 1

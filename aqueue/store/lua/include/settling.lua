@@ -8,7 +8,7 @@
 local PLAIN_FIELDS = 4
 
 local function complete_plain(at, record, body, ttl_ms, task)
-  if ttl_ms <= 0 or redis.pcall('HLEN', record) ~= PLAIN_FIELDS then
+  if ttl_ms == '0' or ttl_ms == '-1' or redis.pcall('HLEN', record) ~= PLAIN_FIELDS then
     return false
   end
   redis.call('HSET', record, 'state', 'completed', 'ended_ms', at.now, 'result', body, 'task', task)
