@@ -10,6 +10,8 @@ from typing import Any, Final
 
 MANY_CONNECTIONS: Final = 1_000
 """More than any concurrency that is measured; redis-py 8 refuses the 101st connection of a pool otherwise."""
+READ_SECONDS: Final = 60
+"""redis-py 8 takes a connection for dead after 5 s of silence otherwise, which ends the blocking pops of idle workers."""
 RESULT_SECONDS: Final = 3_600
 """How long results are kept where a peer lets one choose: longer than any measurement."""
 
@@ -22,9 +24,14 @@ def named(number: int, payload: str | None) -> dict[str, Any]:
     return {"number": number} if payload is None else {"number": number, "payload": payload}
 
 
+def patient(url: str) -> str:
+    """Let a blocking pop wait; the query of the address is redis-py's own way to say so."""
+    return f"{url}?socket_timeout={READ_SECONDS}"
+
+
 def pooled(url: str) -> str:
-    """Let a redis-py pool grow with the concurrency; the query of the address is redis-py's own way to say so."""
-    return f"{url}?max_connections={MANY_CONNECTIONS}"
+    """Let a pool grow with the concurrency, besides."""
+    return f"{patient(url)}&max_connections={MANY_CONNECTIONS}"
 
 
 async def terminated() -> None:

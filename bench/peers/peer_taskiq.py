@@ -18,7 +18,7 @@ from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisAsyncRes
 
 from bench.peers import bodies
 from bench.peers.base import AsyncPeer, Config, main, run_loop
-from bench.peers.calls import MANY_CONNECTIONS, RESULT_SECONDS, positional, terminated
+from bench.peers.calls import MANY_CONNECTIONS, RESULT_SECONDS, patient, positional, terminated
 
 PREFETCH = 100
 """Messages that wait in the worker beyond those that run."""
@@ -40,9 +40,9 @@ class Taskiq(AsyncPeer):
         super().__init__(config)
         common: dict[str, Any] = {"queue_name": "bench", "max_connection_pool_size": MANY_CONNECTIONS}
         if config.variant == "list":
-            broker: Any = ListQueueBroker(config.url, **common)
+            broker: Any = ListQueueBroker(patient(config.url), **common)
         else:
-            broker = RedisStreamBroker(config.url, consumer_id="0", **common)
+            broker = RedisStreamBroker(patient(config.url), consumer_id="0", **common)
         backend = RedisAsyncResultBackend(
             config.url,
             result_ex_time=RESULT_SECONDS,
