@@ -64,7 +64,7 @@ ResultsOption = Annotated[Path | None, typer.Option(help="where results are writ
 @app.command(epilog=EPILOG, context_settings=CONTEXT)
 def full(
     *,
-    server: ServerOption = ServerName.valkey9,
+    server: ServerOption = ServerName.redis8,
     aof: AofOption = False,
     peers: PeersOption = "",
     measures: MeasuresOption = "",
@@ -78,7 +78,7 @@ def full(
 @app.command(epilog=EPILOG, context_settings=CONTEXT)
 def quick(
     *,
-    server: ServerOption = ServerName.valkey9,
+    server: ServerOption = ServerName.redis8,
     aof: AofOption = False,
     peers: PeersOption = "",
     measures: MeasuresOption = "",

@@ -1,8 +1,9 @@
 """One connection that many callers share.
 
 Commands leave in the order of the calls: at once while nobody waits for a reply, else those of one turn of the event
-loop in one write. Replies are matched in the same order. There is no pool, and nothing is ever sent again: when the connection breaks or a reply is late,
-every caller that waits is told so, and decides for itself. This module knows bytes and no queue.
+loop in one write. Replies are matched in the same order. There is no pool, and nothing is ever sent again: when the
+connection breaks or a reply is late, every caller that waits is told so, and decides for itself. This module knows
+bytes and no queue.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -49,7 +49,7 @@ class Lane:
         worker: WorkerId,
         *,
         journal: Journal,
-        start: Callable[[Lane, Lease], None],
+        start: Callable[[Lane, Sequence[Run]], None],
         wake: Callable[[], None],
     ) -> None:
         self.name = client.keys.queue
@@ -98,9 +98,10 @@ class Lane:
     def parked(self) -> bool:
         return self._park is not None and not self._park.done()
 
-    def begin(self, run: Run) -> None:
-        self.running[run.lease.id] = run
+    def _begin(self, lease: Lease) -> Run:
+        run = self.running[lease.id] = Run(lease)
         self.active += 1
+        return run
 
     def settle(self, run: Run, outcome: Outcome) -> None:
         """Note how a run ended; the next turn stores it."""
@@ -129,9 +130,9 @@ class Lane:
         self.outage.back()
         self._sent = None
         self._note(turn, batch, asked)
-        for lease in turn.leases:
-            self._start(self, lease)
+        runs = [self._begin(lease) for lease in turn.leases]
         self.answered += 1  # last: all that the answer brought is in `running`, so the heartbeat may compare
+        self._start(self, runs)
         return turn
 
     def _note(self, turn: Turn, batch: list[Settle], asked: int) -> None:

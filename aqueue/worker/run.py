@@ -33,6 +33,8 @@ class Run:
     def stop(self, reason: Reason) -> None:
         """Cancel the run once; the first reason stands. A run that outlives its timeout may be told again."""
         told = self.reason is not None and (self.reason is not Reason.TIMEOUT or reason is Reason.TIMEOUT)
-        if not told and self.task is not None and not self.task.done():
-            self.reason = reason
+        if self.ended or told:
+            return
+        self.reason = reason
+        if self.task is not None:  # else it will not be started
             self.task.cancel()

@@ -32,7 +32,7 @@ from aqueue.queue import Lifespan, Queue
 from aqueue.settings import Duration, seconds
 from aqueue.store.codec import WorkerInfo, encode_worker
 from aqueue.store.mailbox import Listener
-from aqueue.store.records import Beat, Lease, Outcome, Released
+from aqueue.store.records import Beat, Outcome, Released
 from aqueue.worker.deadlines import Deadlines
 from aqueue.worker.executor import Executor, Shared
 from aqueue.worker.fetcher import Fetcher
@@ -216,15 +216,23 @@ class Worker:
 
     # jobs
 
-    def _start(self, lane: Lane, lease: Lease) -> None:
-        """Begin one run. A plain asyncio task: user code gets the cancellation that libraries expect."""
-        run = Run(lease)
-        lane.begin(run)
+    def _start(self, lane: Lane, runs: Sequence[Run]) -> None:
+        """Start runs when the loop comes round: the next turn leaves before, so the server works while they run."""
         if self._fetcher is None or self._fetcher.draining:  # answered late, to a turn from before the drain
-            lane.settle(run, Released())
-            return
-        run.task = asyncio.get_running_loop().create_task(self._run(lane, run), name=lease.id)
-        run.task.add_done_callback(partial(self._without_end, lane, run))
+            for run in runs:
+                lane.settle(run, Released())
+        elif runs:
+            asyncio.get_running_loop().call_soon(self._launch, lane, runs)
+
+    def _launch(self, lane: Lane, runs: Sequence[Run]) -> None:
+        """Make of each run a plain asyncio task: user code gets the cancellation that libraries expect."""
+        loop = asyncio.get_running_loop()
+        for run in runs:
+            if run.reason is not None:  # told to end meanwhile
+                lane.settle(run, lane.executor.never_started(run))
+                continue
+            run.task = loop.create_task(self._run(lane, run), name=run.lease.id)
+            run.task.add_done_callback(partial(self._without_end, lane, run))
 
     async def _run(self, lane: Lane, run: Run) -> None:
         self.journal.started(lane.name, run)

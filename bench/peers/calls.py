@@ -11,7 +11,7 @@ from typing import Any, Final
 MANY_CONNECTIONS: Final = 1_000
 """More than any concurrency that is measured; redis-py 8 refuses the 101st connection of a pool otherwise."""
 READ_SECONDS: Final = 60
-"""redis-py 8 takes a connection for dead after 5 s of silence otherwise, which ends the blocking pops of idle workers."""
+"""redis-py 8 takes a silent connection for dead after 5 s otherwise, which ends the blocking pops of idle workers."""
 RESULT_SECONDS: Final = 3_600
 """How long results are kept where a peer lets one choose: longer than any measurement."""
 
