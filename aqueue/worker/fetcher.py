@@ -117,6 +117,9 @@ class Fetcher:
         if self.free > 0:
             lanes = [lane for lane in self._lanes if not lane.recovering]
             deadline = min((lane.due_at for lane in lanes if lane.due_at is not None), default=None)
+        if deadline is None:
+            await self._work.wait()
+            return
         try:
             async with asyncio.timeout_at(deadline):
                 await self._work.wait()
