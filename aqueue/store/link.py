@@ -70,7 +70,11 @@ class Link:
         if self._late is None or deadline < self._late.when():
             self._watch(deadline)
         if at_once:
-            await self._send([packed])
+            try:
+                await self._send([packed])
+            except BaseException:  # cancelled while the socket was full, which ends the connection
+                reply.cancel()
+                raise
         else:
             self._outbox.append(packed)
             self._outgoing.set()

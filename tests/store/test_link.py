@@ -87,6 +87,28 @@ async def test_a_command_that_cannot_be_sent_disturbs_nobody(connect: Connect, c
         assert await asyncio.gather(*(link.call("ECHO", str(n)) for n in range(3))) == [b"0", b"1", b"2"]
 
 
+async def test_a_caller_that_is_cancelled_while_the_socket_is_full_leaves_nothing_behind(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a command may have left, so the connection ends; nobody is told of a reply that nobody waits for."""
+    async with ScriptedServer() as server:
+        link = await connect(server)
+        full = asyncio.Event()
+
+        async def wait_for_ever(*_: object, **__: object) -> None:
+            full.set()
+            await asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr(link._connection, "send_packed_command", wait_for_ever)
+        call = asyncio.ensure_future(link.call("ECHO", "1"))
+        await asyncio.wait_for(full.wait(), 10)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        (reply, _) = link._waiting[0]
+        assert reply.cancelled()
+
+
 async def test_a_late_reply_ends_the_link_for_all(connect: Connect) -> None:
     """After it nobody could say which reply is whose."""
     async with ScriptedServer(lambda _: None) as server:
