@@ -15,23 +15,17 @@ from weakref import WeakKeyDictionary
 from aqueue.errors import ConfigurationError, StoreFull
 from aqueue.job import Cancellation, JobId, JobState, LeaseToken, QueueName, WorkerId
 from aqueue.settings import FOREVER, Settings
-from aqueue.store import codec
+from aqueue.store import layout
 from aqueue.store.coalescing import Coalescer
 from aqueue.store.connection import Links, Server
 from aqueue.store.keys import Keys
 from aqueue.store.link import Link
 from aqueue.store.records import (
     Beat,
-    Cancelled,
-    Completed,
     Ended,
-    Failed,
     Gone,
-    Lease,
     NewJob,
     QueueStats,
-    Released,
-    Retried,
     ServerFacts,
     Settle,
     Turn,
@@ -101,8 +95,8 @@ class Client:
         for job in jobs:
             record = keys.job(job.id)
             each += record, keys.payload(job.id), keys.unique(job.digest) if job.digest else record
-            items += job.id, job.envelope, _wishes(job)
-        return _ids(await self._run("enqueue", [keys.queued, keys.scheduled], [keys.base], each, items))
+            items += job.id, job.envelope, layout.wishes(job)
+        return layout.ids(await self._run("enqueue", [keys.queued, keys.scheduled], [keys.base], each, items))
 
     async def enqueue_one(self, job: NewJob) -> JobId:
         """Store one job together with those that this turn of the event loop brings; else as `enqueue`."""
@@ -132,7 +126,7 @@ class Client:
         """Read how jobs ended, and ask that the end of the others be told on `channel`. Source: lua/await.lua."""
         each = [self.keys.job(job_id) for job_id in job_ids]
         reply = await self._run("await", [], [channel], each, job_ids)
-        return [_ended(*answer) for answer in reply]
+        return [layout.ended(*answer) for answer in reply]
 
     async def rerun(self, job_id: JobId) -> Rerun:
         """Queue an ended job again, with fresh counters."""
@@ -190,12 +184,12 @@ class Client:
                 ttl_ms(settings.result_ttl), settings.failure_cap,
             ],
             [key for settle in settles for key in (keys.job(settle.id), keys.payload(settle.id))],
-            [field for settle in settles for field in _settle_fields(settle)],
+            [field for settle in settles for field in layout.settle_fields(settle)],
         )  # fmt: skip
         refused, leased, facts, envelopes, now, next_due, state = reply
         token = LeaseToken(f"{worker}/{turn}")
-        leases = [_lease(*lease, token, now) for lease in zip(leased, facts, envelopes, strict=True)]
-        return Turn(frozenset(_ids(refused)), leases, _seconds(next_due), state.decode())
+        leases = [layout.lease(*lease, token, now) for lease in zip(leased, facts, envelopes, strict=True)]
+        return Turn(frozenset(layout.ids(refused)), leases, layout.seconds(next_due), state.decode())
 
     async def extend(self, worker: WorkerId, turn: int, running: Sequence[JobId], info: str) -> Beat:
         """Renew the worker's lease and compare what it runs with what it holds.
@@ -218,12 +212,18 @@ class Client:
             [keys.base, worker, turn, round(self.settings.lease * 1000), info, ttl_ms(self.settings.result_ttl)],
             items=running,
         )
-        return Beat(_ids(lost), _ids(cancelled), _ids(returned), _seconds(next_reclaim), _seconds(next_due))
+        return Beat(
+            layout.ids(lost),
+            layout.ids(cancelled),
+            layout.ids(returned),
+            layout.seconds(next_reclaim),
+            layout.seconds(next_due),
+        )
 
     async def retire(self, worker: WorkerId) -> list[JobId]:
         """Take the worker out of the fleet; what it still holds goes back to the front, uncounted."""
         keys = self.keys
-        return _ids(
+        return layout.ids(
             await self._run(
                 "retire",
                 [keys.queued, keys.inbox(worker), keys.held(worker), keys.worker(worker), keys.workers, keys.stats],
@@ -247,7 +247,13 @@ class Client:
             ],
         )  # fmt: skip
         return [
-            Gone(WorkerId(name.decode()), info.decode(), _ids(requeued), _ids(failed), late_ms / 1000 + settings.lease)
+            Gone(
+                WorkerId(name.decode()),
+                info.decode(),
+                layout.ids(requeued),
+                layout.ids(failed),
+                late_ms / 1000 + settings.lease,
+            )
             for name, info, requeued, failed, late_ms in gone
         ], bool(remain)
 
@@ -292,8 +298,8 @@ class Client:
             running=running,
             failed=failed,
             paused=bool(paused),
-            oldest=_seconds(oldest),
-            counters={name: int(value) for name, value in _pairs(counters).items()},
+            oldest=layout.seconds(oldest),
+            counters={name: int(value) for name, value in layout.pairs(counters).items()},
             workers=[
                 WorkerStats(WorkerId(name.decode()), info.decode(), count, left_ms / 1000)
                 for name, info, count, left_ms in workers
@@ -303,7 +309,7 @@ class Client:
     async def list_ids(self, state: JobState, offset: int, limit: int) -> list[JobId]:
         """Give a page of ids of scheduled, queued, running or failed jobs."""
         keys = self.keys
-        return _ids(
+        return layout.ids(
             await self._run(
                 "list",
                 [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers],
@@ -315,7 +321,7 @@ class Client:
         """Read whole records and envelopes; a missing job has an empty record."""
         each = [key for job_id in job_ids for key in (self.keys.job(job_id), self.keys.payload(job_id))]
         reply = await self._run("inspect", [], [], each, job_ids)
-        return [(_pairs(record), envelope) for record, envelope in reply]
+        return [(layout.pairs(record), envelope) for record, envelope in reply]
 
     async def queue_names(self) -> list[QueueName]:
         """List the queues that were ever used at this server under this prefix."""
@@ -344,61 +350,3 @@ class Client:
 
 PARK_MARGIN_SECONDS: Final = 3.0
 """A server that lets a parked fetch wait longer than asked, and this, is taken for lost."""
-
-
-def _ended(state: bytes, result: bytes | None, error: bytes | None) -> Ended:
-    try:
-        return Ended(JobState(state.decode()), result, error)
-    except ValueError:
-        return Ended(None, None, None, damaged=state != b"missing")
-
-
-def _lease(job_id: bytes, facts: bytes, envelope: bytes | None, token: LeaseToken, now_ms: int) -> Lease:
-    """Read one lease; the facts of a job that nothing has happened to are the instant of its enqueue alone."""
-    if facts.isdigit():
-        enqueued_ms = int(facts)
-        attempt, crashes, waited_ms, unknown_for_ms = 0, 0, max(0, now_ms - enqueued_ms), -1
-    else:
-        enqueued_ms, attempt, crashes, waited_ms, unknown_for_ms = map(int, facts.split())
-    return Lease(
-        JobId(job_id.decode()), token, attempt, crashes, waited_ms, enqueued_ms, unknown_for_ms, envelope or b""
-    )
-
-
-def _ids(reply: list[bytes]) -> list[JobId]:
-    return [JobId(job_id.decode()) for job_id in reply]
-
-
-def _pairs(flat: Any) -> dict[str, bytes]:
-    if isinstance(flat, dict):
-        return {key.decode(): value for key, value in flat.items()}
-    return {key.decode(): value for key, value in zip(flat[::2], flat[1::2], strict=True)}
-
-
-def _seconds(ms: int) -> float | None:
-    return None if ms < 0 else ms / 1000
-
-
-def _wishes(job: NewJob) -> str:
-    """Write what a job asks for beyond being run at once; see lua/enqueue.lua."""
-    ttls = (job.result_ttl_ms, job.failure_ttl_ms)
-    if not (job.delay_ms or job.at_ms or job.ttl_ms or job.digest) and ttls == (None, None):
-        return ""
-    words = (job.digest or None, *ttls)
-    return " ".join(["-" if word is None else str(word) for word in (job.delay_ms, job.at_ms, job.ttl_ms, *words)])
-
-
-def _settle_fields(settle: Settle) -> tuple[Arg, ...]:
-    """Lay out id, token, outcome, body, delay, lifetime and task."""
-    head = (settle.id, settle.token)
-    match settle.outcome:
-        case Completed(result, ttl, task):
-            return (*head, "completed", result, 0, ttl, task)
-        case Retried(error=error, delay=delay):
-            return (*head, "retried", codec.encode_error(error), round(delay * 1000), 0, "")
-        case Failed(error, ttl):
-            return (*head, "failed", codec.encode_error(error), 0, ttl, "")
-        case Cancelled(ttl):
-            return (*head, "cancelled", "", 0, ttl, "")
-        case Released(delay, unknown_task):
-            return (*head, "released", "unknown" if unknown_task else "", round(delay * 1000), 0, "")

@@ -21,7 +21,7 @@ from aqueue.store.link import Link
 from aqueue.store.records import Beat, Lease, Outcome, Settle, Turn
 from aqueue.worker.executor import Executor
 from aqueue.worker.journal import Journal, Outage
-from aqueue.worker.run import Run
+from aqueue.worker.run import Reason, Run
 
 log = logging.getLogger("aqueue.worker")
 
@@ -108,6 +108,18 @@ class Lane:
         run.ended = True
         self.active -= 1
         self.outbox.append(Settle(run.lease.id, run.lease.token, outcome))
+        self._wake()
+
+    def stop_runs(self, job_ids: Sequence[JobId], reason: Reason) -> None:
+        """Tell these jobs to end, as far as they run here."""
+        for job_id in job_ids:
+            run = self.running.get(job_id)
+            if run is not None:
+                run.stop(reason)
+
+    def look_again(self) -> None:
+        """Take a turn, whatever the last one said."""
+        self.has_more = True
         self._wake()
 
     async def take_turn(self, free: int) -> Turn | None:

@@ -23,17 +23,16 @@ from functools import partial
 from typing import Any, Final, Self
 
 import anyio
-from redis.exceptions import RedisError
 
 from aqueue.errors import ConfigurationError, StoreError, StoreUnavailable
-from aqueue.job import JobId, WorkerId
+from aqueue.job import WorkerId
 from aqueue.middleware import Middleware
 from aqueue.queue import Lifespan, Queue
 from aqueue.settings import Duration, seconds
 from aqueue.store.codec import WorkerInfo, encode_worker
-from aqueue.store.mailbox import Listener
 from aqueue.store.records import Beat, Outcome, Released
 from aqueue.worker.deadlines import Deadlines
+from aqueue.worker.ear import Ear
 from aqueue.worker.executor import Executor, Shared
 from aqueue.worker.fetcher import Fetcher
 from aqueue.worker.heartbeat import Heartbeat
@@ -183,7 +182,7 @@ class Worker:
                 for one in upkeep.values():
                     agents.start_soon(one.run)
                 for lane in self._lanes:
-                    agents.start_soon(self._listen, lane, worker)
+                    agents.start_soon(Ear(lane).run)
                 agents.start_soon(self._wind_down, fetcher)
                 self._ready.set()
                 try:
@@ -202,8 +201,8 @@ class Worker:
         def take(lane: Lane, beat: Beat) -> None:
             lane.take_beat(beat)
             upkeep[lane.name].take_beat(beat)
-            self._stop_runs(lane, beat.lost, Reason.LEASE_LOST)
-            self._stop_runs(lane, beat.cancelled, Reason.CANCELLED)
+            lane.stop_runs(beat.lost, Reason.LEASE_LOST)
+            lane.stop_runs(beat.cancelled, Reason.CANCELLED)
 
         settings = [queue.settings for queue in self.queues]
         return Heartbeat(
@@ -256,43 +255,6 @@ class Worker:
             log.error("the run of job %s broke down, please report this", run.lease.id, exc_info=error)
             outcome = Released(delay=BREAKDOWN_SECONDS)
         self._ended(lane, run, outcome, 0.0)
-
-    def _stop_runs(self, lane: Lane, job_ids: Sequence[JobId], reason: Reason) -> None:
-        for job_id in job_ids:
-            run = lane.running.get(job_id)
-            if run is not None:
-                run.stop(reason)
-
-    # being spoken to
-
-    async def _listen(self, lane: Lane, worker: WorkerId) -> None:
-        """Hear of cancels and resumes at once; the heartbeat is the net beneath."""
-        channel = lane.client.keys.channel(worker)
-        pause = 0.1
-        while True:
-            try:
-                mailbox = await lane.client.links.mailbox(channel)
-                await mailbox.listen(channel, _Ear(self, lane))
-            except (RedisError, OSError, StoreError) as error:
-                log.debug("queue %s: not listening yet: %s", lane.name, error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, 5.0)
-                continue
-            try:
-                await asyncio.get_running_loop().create_future()  # until the agents end
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await mailbox.forget(channel)
-
-    def told(self, lane: Lane, message: str) -> None:
-        """Take one message of the worker's channel."""
-        verb, _, job_id = message.partition(" ")
-        if verb == "cancel":
-            self._stop_runs(lane, [JobId(job_id)], Reason.CANCELLED)
-        elif verb == "resume":
-            lane.has_more = True
-            if self._fetcher is not None:
-                self._fetcher.wake()
 
     # stopping
 
@@ -376,17 +338,6 @@ class Worker:
         self.stop()
         if self._host is not None:
             await self._host
-
-
-class _Ear(Listener):
-    """Hands a lane's messages to its worker."""
-
-    def __init__(self, worker: Worker, lane: Lane) -> None:
-        self._worker = worker
-        self._lane = lane
-
-    def heard(self, message: str) -> None:
-        self._worker.told(self._lane, message)
 
 
 def _log_death(host: asyncio.Task[None]) -> None:

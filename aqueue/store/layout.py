@@ -1,0 +1,72 @@
+"""How records are laid out in the arguments and replies of scripts, whose headers say the same, and read back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aqueue.job import JobId, JobState, LeaseToken
+from aqueue.store import codec
+from aqueue.store.records import Cancelled, Completed, Ended, Failed, Lease, NewJob, Released, Retried, Settle
+from aqueue.store.scripts import Arg
+
+
+def ended(state: bytes, result: bytes | None, error: bytes | None) -> Ended:
+    """Read how a job has ended, from one answer of lua/await.lua."""
+    try:
+        return Ended(JobState(state.decode()), result, error)
+    except ValueError:
+        return Ended(None, None, None, damaged=state != b"missing")
+
+
+def lease(job_id: bytes, facts: bytes, envelope: bytes | None, token: LeaseToken, now_ms: int) -> Lease:
+    """Read one lease; the facts of a job that nothing has happened to are the instant of its enqueue alone."""
+    if facts.isdigit():
+        enqueued_ms = int(facts)
+        attempt, crashes, waited_ms, unknown_for_ms = 0, 0, max(0, now_ms - enqueued_ms), -1
+    else:
+        enqueued_ms, attempt, crashes, waited_ms, unknown_for_ms = map(int, facts.split())
+    return Lease(
+        JobId(job_id.decode()), token, attempt, crashes, waited_ms, enqueued_ms, unknown_for_ms, envelope or b""
+    )
+
+
+def ids(reply: list[bytes]) -> list[JobId]:
+    """Read a list of job ids."""
+    return [JobId(job_id.decode()) for job_id in reply]
+
+
+def pairs(flat: Any) -> dict[str, bytes]:
+    """Read a hash, in the form of either protocol."""
+    if isinstance(flat, dict):
+        return {key.decode(): value for key, value in flat.items()}
+    return {key.decode(): value for key, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def seconds(ms: int) -> float | None:
+    """Read a span of milliseconds, where -1 is none."""
+    return None if ms < 0 else ms / 1000
+
+
+def wishes(job: NewJob) -> str:
+    """Write what a job asks for beyond being run at once; see lua/enqueue.lua."""
+    ttls = (job.result_ttl_ms, job.failure_ttl_ms)
+    if not (job.delay_ms or job.at_ms or job.ttl_ms or job.digest) and ttls == (None, None):
+        return ""
+    words = (job.digest or None, *ttls)
+    return " ".join(["-" if word is None else str(word) for word in (job.delay_ms, job.at_ms, job.ttl_ms, *words)])
+
+
+def settle_fields(settle: Settle) -> tuple[Arg, ...]:
+    """Lay out id, token, outcome, body, delay, lifetime and task."""
+    head = (settle.id, settle.token)
+    match settle.outcome:
+        case Completed(result, ttl, task):
+            return (*head, "completed", result, 0, ttl, task)
+        case Retried(error=error, delay=delay):
+            return (*head, "retried", codec.encode_error(error), round(delay * 1000), 0, "")
+        case Failed(error, ttl):
+            return (*head, "failed", codec.encode_error(error), 0, ttl, "")
+        case Cancelled(ttl):
+            return (*head, "cancelled", "", 0, ttl, "")
+        case Released(delay, unknown_task):
+            return (*head, "released", "unknown" if unknown_task else "", round(delay * 1000), 0, "")

@@ -1,0 +1,55 @@
+"""Where a worker hears of cancels and resumes at once; the heartbeat is the net beneath."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+import anyio
+from redis.exceptions import RedisError
+
+from aqueue.errors import StoreError
+from aqueue.job import JobId
+from aqueue.store.mailbox import Listener
+from aqueue.worker.lane import Lane
+from aqueue.worker.run import Reason
+
+log = logging.getLogger("aqueue.worker")
+
+PAUSE_SECONDS: Final = 0.1
+MAX_PAUSE_SECONDS: Final = 5.0
+
+
+class Ear(Listener):
+    """Listens on one queue's channel of one worker incarnation."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    def heard(self, message: str) -> None:
+        verb, _, job_id = message.partition(" ")
+        if verb == "cancel":
+            self._lane.stop_runs([JobId(job_id)], Reason.CANCELLED)
+        elif verb == "resume":
+            self._lane.look_again()
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        client = self._lane.client
+        channel = client.keys.channel(self._lane.worker)
+        pause = PAUSE_SECONDS
+        while True:
+            try:
+                mailbox = await client.links.mailbox(channel)
+                await mailbox.listen(channel, self)
+            except (RedisError, OSError, StoreError) as error:
+                log.debug("queue %s: not listening yet: %s", self._lane.name, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, MAX_PAUSE_SECONDS)
+                continue
+            try:
+                await asyncio.get_running_loop().create_future()  # until the agents end
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await mailbox.forget(channel)
