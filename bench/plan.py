@@ -9,7 +9,7 @@ from typing import Final
 from bench.draining import Scale
 from bench.records import AQUEUE, PEERS, Cell, Entrant
 
-QUICK_PEERS: Final = ("dramatiq threads", "saq", "streaq", "taskiq list")
+QUICK_PEERS: Final = ("bullmq", "dramatiq threads", "saq", "taskiq list")
 """The fastest of the others, by earlier full runs."""
 SIZES: Final = {"100 B": 100, "1 KiB": 1024, "64 KiB": 65_536}
 
