@@ -87,6 +87,25 @@ async def test_several_queues_are_served_in_strict_order(server: Server) -> None
     assert order == ["high 0", "high 1", "low 0", "high 2", "low 1", "low 2"]
 
 
+async def test_many_slots_do_not_break_the_order_of_queues(queue: Queue, server: Server) -> None:
+    """A turn asks for half of many slots only; the other half belongs to the first queue while that has more."""
+    ran: list[str] = []
+    async with Queue("second", url=server.url) as second:
+
+        @queue.task
+        async def first_job() -> None:
+            ran.append("first")
+
+        @second.task
+        async def second_job() -> None:
+            ran.append("second")
+
+        await queue.enqueue_many(first_job.call() for _ in range(200))
+        await second.enqueue_many(second_job.call() for _ in range(50))
+        await Worker(queue, second, concurrency=40).run(burst=True)
+    assert ran == ["first"] * 200 + ["second"] * 50
+
+
 async def test_max_jobs_ends_the_worker_after_that_many(queue: Queue) -> None:
     """The cure for a library that leaks; what is left is for the next worker."""
     ran = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import redis
 
 from aqueue.job import JobId, WorkerId
@@ -192,3 +193,14 @@ async def test_no_number_of_free_slots_loses_a_job(client: Client, store: Store,
         await client.enqueue([NewJob(id=job_id, envelope=b"x") for job_id in ids])
     await take_turn(client, free=5_000)
     assert raw.hlen(BASE + "held:me") + raw.llen(BASE + "queued") == count
+
+
+@pytest.mark.parametrize("state", ["running", "cancelled", "completed", "nonsense"])
+async def test_a_short_record_of_another_state_is_not_taken_for_a_fresh_job(
+    client: Client, store: Store, raw: redis.Redis, state: str
+) -> None:
+    """Fresh jobs are told by their two fields; the state is one of them and must be looked at."""
+    store.seed(queued("a"), queued("b"), worker("me"), {"job:a": {"state": state, "enqueued_ms": 0}})
+    assert claimed(await take_turn(client, free=5)) == [("b", "me/2")]
+    assert store.dump()["job:a"]["state"] == state
+    raw.delete(f"{BASE}job:a", f"{BASE}payload:a")
