@@ -131,6 +131,8 @@ class Lane:
             batch, self.outbox = self.outbox[:SETTLES_PER_TURN], self.outbox[SETTLES_PER_TURN:]
             self._sent = batch, free
         batch, asked = self._sent
+        # From here on: what a parked fetch catches while this turn is on its way may have come too late for it.
+        self.has_more = self.has_caught = False
         try:
             turn = await self.client.settle_and_claim(self.worker, self.answered + 1, batch, asked)
         except StoreError as error:
@@ -148,7 +150,6 @@ class Lane:
         return turn
 
     def _note(self, turn: Turn, batch: list[Settle], asked: int) -> None:
-        self.has_caught = False
         for settle in batch:
             run = self.running.get(settle.id)
             if run is None or run.lease.token != settle.token:  # lost, and claimed again since
@@ -156,7 +157,7 @@ class Lane:
             del self.running[settle.id]
             if settle.id in turn.refused:
                 self._journal.refused(self.name, run)
-        self.has_more = turn.state == "MORE" or len(turn.leases) == asked
+        self.has_more = self.has_more or turn.state == "MORE" or len(turn.leases) == asked
         self.paused = turn.state == "PAUSED"
         next_due = PAUSED_LOOK_SECONDS if self.paused else turn.next_due
         self.due_at = None if next_due is None else asyncio.get_running_loop().time() + next_due
