@@ -222,7 +222,7 @@ async def test_a_job_that_does_not_end_goes_back_to_the_front(queue: Queue, raw:
     worker = Worker(queue, concurrency=1, grace=60 if now else 0.05)
     first, second = await work.enqueue(), await work.enqueue()
     async with worker:
-        await until_state(first, "running")
+        await until(lambda: attempts, "the job has begun, not only been claimed")
         if now:
             worker.stop(now=True)
 
