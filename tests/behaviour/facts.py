@@ -32,6 +32,21 @@ async def until_state(job: Job[Any], *states: JobState | str) -> None:
         return await job.status() in states
 
     await until(there, f"{job} is {' or '.join(states)}")
+    if "running" in states:
+        await _begun(job)
+
+
+async def _begun(job: Job[Any]) -> None:
+    """Return once the job's code waits for something; the record says "running" from the claim on.
+
+    A worker of this process names the task after the job. One of another process cannot be seen, so this looks only
+    for a moment.
+    """
+    for _ in range(20):
+        tasks = [task for task in asyncio.all_tasks() if task.get_name() == job.id]
+        if any(getattr(task.get_coro(), "cr_await", None) is not None for task in tasks):
+            return
+        await asyncio.sleep(0.005)
 
 
 async def until_ended(*jobs: Job[Any]) -> None:
