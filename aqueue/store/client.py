@@ -93,8 +93,7 @@ class Client:
         await self.register()
         keys, each, items = self.keys, list[str](), list[Arg]()
         for job in jobs:
-            record = keys.job(job.id)
-            each += record, keys.payload(job.id), keys.unique(job.digest) if job.digest else record
+            each.append(keys.job(job.id))
             items += job.id, job.envelope, layout.wishes(job)
         return layout.ids(await self._run("enqueue", [keys.queued, keys.scheduled], [keys.base], each, items))
 
@@ -183,8 +182,7 @@ class Client:
                 keys.base, worker, turn, free, round(settings.lease * 1000), settings.crash_limit,
                 ttl_ms(settings.result_ttl), settings.failure_cap,
             ],
-            [key for settle in settles for key in (keys.job(settle.id), keys.payload(settle.id))],
-            [field for settle in settles for field in layout.settle_fields(settle)],
+            items=[field for settle in settles for field in layout.settle_fields(settle)],
         )  # fmt: skip
         refused, leased, facts, envelopes, now, next_due, state = reply
         token = LeaseToken(f"{worker}/{turn}")

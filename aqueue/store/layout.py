@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from aqueue.job import JobId, JobState, LeaseToken
@@ -57,16 +58,21 @@ def wishes(job: NewJob) -> str:
 
 
 def settle_fields(settle: Settle) -> tuple[Arg, ...]:
-    """Lay out id, token, outcome, body, delay, lifetime and task."""
+    """Lay out id, token, ending and body; see lua/settle_and_claim.lua."""
     head = (settle.id, settle.token)
     match settle.outcome:
         case Completed(result, ttl, task):
-            return (*head, "completed", result, 0, ttl, task)
+            return (*head, _completed(ttl, task), result)
         case Retried(error=error, delay=delay):
-            return (*head, "retried", codec.encode_error(error), round(delay * 1000), 0, "")
+            return (*head, f"retried {round(delay * 1000)} 0 ", codec.encode_error(error))
         case Failed(error, ttl):
-            return (*head, "failed", codec.encode_error(error), 0, ttl, "")
+            return (*head, f"failed 0 {ttl} ", codec.encode_error(error))
         case Cancelled(ttl):
-            return (*head, "cancelled", "", 0, ttl, "")
+            return (*head, f"cancelled 0 {ttl} ", "")
         case Released(delay, unknown_task):
-            return (*head, "released", "unknown" if unknown_task else "", round(delay * 1000), 0, "")
+            return (*head, f"released {round(delay * 1000)} 0 ", "unknown" if unknown_task else "")
+
+
+@lru_cache
+def _completed(ttl_ms: int, task: str) -> str:
+    return f"completed 0 {ttl_ms} {task}"

@@ -76,8 +76,8 @@ def test_a_call_with_the_wrong_number_is_refused() -> None:
 
 def test_items_are_visited_with_their_keys() -> None:
     """What the loader writes for `EACH` and `ITEM` is the only place that counts positions."""
-    text = load("settle_and_claim").text
-    header = load("settle_and_claim").header
+    text = load("enqueue").text
+    header = load("enqueue").header
     stride, width = len(header.item), len(header.each)
     assert f"(#ARGV - {len(header.argv)}) / {stride}" in text
     assert f"KEYS[{len(header.keys)} + i * {width} + {width}]" in text

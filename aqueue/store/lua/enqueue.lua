@@ -4,10 +4,8 @@
 --
 -- KEYS queued     list  ids in order
 -- KEYS scheduled  zset  id by due time
--- EACH record     hash  the job
--- EACH payload    str   its envelope
--- EACH unique     str   holder of the user's key; untouched when the item has no digest
--- ARGV prefix     str   of the queue's keys, for the record of a holder
+-- EACH record     hash  the job; a new one does not exist, so a slot that moves to another node answers TRYAGAIN
+-- ARGV prefix     str   of the queue's keys, for envelopes and the records of holders
 -- ITEM id         str
 -- ITEM envelope   str
 -- ITEM wishes     str   empty for a job that is to run at once, with neither key nor lifetimes of its own; else six words:
@@ -17,37 +15,37 @@
 --- @include clock
 --- @include queueing
 
-local UNFINISHED = { scheduled = true, queued = true, running = true }
-local now = now_ms()
+local now, payloads = now_ms(), prefix .. 'payload:'
 local answers, ready = {}, {}
 
 -- A key whose holder has ended, no longer exists or cannot be read, is free. Nothing may raise once something is written.
 local function holder(unique)
+  local UNFINISHED = { scheduled = true, queued = true, running = true }
   local id = redis.pcall('GET', unique)
   local state = type(id) == 'string' and redis.pcall('HGET', prefix .. 'job:' .. id, 'state')
   return type(state) == 'string' and UNFINISHED[state] and id
 end
 
-local function optional(fields, name, value)
-  if value ~= '-' then
-    fields[#fields + 1] = name
-    fields[#fields + 1] = value
-  end
-end
-
-local function store(id, wishes, record, unique)
+local function store(id, wishes, record)
   local delay_ms, at_ms, ttl_ms, digest, result_ttl_ms, failure_ttl_ms =
     string.match(wishes, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  local unique = prefix .. 'unique:' .. digest
   local other = digest ~= '-' and holder(unique)
   if other then
     return other
   end
   local due = at_ms ~= '0' and number(at_ms) or now + number(delay_ms)
   local fields = { 'enqueued_ms', now }
-  optional(fields, 'expires_ms', ttl_ms ~= '0' and math.max(due, now) + number(ttl_ms) or '-')
-  optional(fields, 'result_ttl_ms', result_ttl_ms)
-  optional(fields, 'failure_ttl_ms', failure_ttl_ms)
-  optional(fields, 'unique', digest)
+  local function optional(name, value)
+    if value ~= '-' then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    end
+  end
+  optional('expires_ms', ttl_ms ~= '0' and math.max(due, now) + number(ttl_ms) or '-')
+  optional('result_ttl_ms', result_ttl_ms)
+  optional('failure_ttl_ms', failure_ttl_ms)
+  optional('unique', digest)
   if digest ~= '-' then
     redis.call('SET', unique, id)
   end
@@ -64,17 +62,17 @@ end
 redis.call('LLEN', queued)
 redis.call('ZCARD', scheduled)
 
-for id, envelope, wishes, record, payload, unique in items() do
+for id, envelope, wishes, record in items() do
   local stands = id
   if redis.call('EXISTS', record) == 0 then
     if wishes == '' then
       redis.call('HSET', record, 'state', 'queued', 'enqueued_ms', now)
       ready[#ready + 1] = id
     else
-      stands = store(id, wishes, record, unique)
+      stands = store(id, wishes, record)
     end
     if stands == id then
-      redis.call('SET', payload, envelope)
+      redis.call('SET', payloads .. id, envelope)
     end
   end
   answers[#answers + 1] = stands

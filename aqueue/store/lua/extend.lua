@@ -18,7 +18,7 @@
 -- RETURNS ids run but not held | ids to cancel | ids handed back | ms until another lease ends, -1 none | ms until a turn would find a job, -1 unknown
 --- @include clock
 --- @include finish
---- @include queueing
+--- @include requeueing
 --- @include give_back
 
 local now = now_ms()

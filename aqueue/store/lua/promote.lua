@@ -9,6 +9,6 @@
 -- ARGV limit      int
 -- RETURNS how many were promoted
 --- @include clock
---- @include queueing
+--- @include promoting
 
 return promote(prefix, queued, scheduled, now_ms(), limit)

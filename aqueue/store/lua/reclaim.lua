@@ -17,6 +17,7 @@
 --- @include finish
 --- @include bury
 --- @include queueing
+--- @include requeueing
 --- @include give_back
 
 -- Ended workers that one call looks at.

@@ -13,7 +13,7 @@
 -- RETURNS ids handed back
 --- @include clock
 --- @include finish
---- @include queueing
+--- @include requeueing
 --- @include give_back
 
 local now, returned = now_ms(), {}

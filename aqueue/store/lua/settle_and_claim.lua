@@ -14,9 +14,8 @@
 -- KEYS failed     zset  failed jobs
 -- KEYS paused     str   present while paused
 -- KEYS stats      hash  counters
--- EACH record     hash  the settled job
--- EACH payload    str   its envelope
--- ARGV prefix     str   of the queue's keys, for the records of jobs that are claimed here
+-- ARGV prefix     str   of the queue's keys, for the records of jobs. Some of the keys above are always missing, so a slot
+--                       that moves to another node answers TRYAGAIN
 -- ARGV me         str   worker id
 -- ARGV turn       int   number of this turn
 -- ARGV free       int   slots to fill
@@ -26,17 +25,17 @@
 -- ARGV failed_cap      int
 -- ITEM id         str
 -- ITEM token      str   handed out by the claim
--- ITEM outcome    str   completed | retried | failed | cancelled | released
+-- ITEM ending     str   four words: outcome, of completed | retried | failed | cancelled | released; delay_ms;
+--                       ttl_ms, where 0 keeps nothing and -1 is for ever; task of a completed run, else empty
 -- ITEM body       str   result, error, or why it is released
--- ITEM delay_ms   str
--- ITEM ttl_ms     str  0 keeps nothing, -1 is for ever
--- ITEM task       str
 -- RETURNS ids refused with a lost lease | ids leased | their facts (leasing) | their envelopes | now
 --         | ms until the next job is due, -1 none | OK PAUSED MORE
 --- @include clock
 --- @include finish
 --- @include bury
 --- @include queueing
+--- @include promoting
+--- @include requeueing
 --- @include outcomes
 --- @include settling
 --- @include leasing
@@ -69,15 +68,16 @@ end
 
 local refused, settled, spent, counts = {}, {}, {}, {}
 local tokens, item = held_tokens(), 0
-for id, lease, outcome, body, delay_ms, ttl_ms, task, record, payload in items() do
+for id, lease, words, body in items() do
   item = item + 1
+  local record = prefix .. 'job:' .. id
   if tokens[item] == lease then
-    local became = outcome
-    if outcome == 'completed' and complete_plain(at, record, body, ttl_ms, task) then
-      spent[#spent + 1] = payload
+    local run = ending(words)
+    local became = run.outcome
+    if became == 'completed' and complete_plain(at, record, run, body) then
+      spent[#spent + 1] = prefix .. 'payload:' .. id
     else
-      local job = { prefix = prefix, id = id, record = record, payload = payload }
-      became = settle(at, job, outcome, { body = body, delay_ms = number(delay_ms), ttl_ms = number(ttl_ms), task = task })
+      became = settle(at, locate(prefix, id), run, body)
     end
     settled[#settled + 1] = id
     counts[became] = (counts[became] or 0) + 1
@@ -103,14 +103,26 @@ end
 redis.call('HSET', worker, 'turn', turn, 'refused', table.concat(refused, ' '))
 redis.call('ZADD', workers, at.now + lease_ms, me)
 
-promote(prefix, queued, scheduled, at.now, 500)
-local is_paused = redis.call('EXISTS', paused) == 1
+local function ms_until_next()
+  local head = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
+  return head[2] and math.max(0, tonumber(head[2]) - at.now) or -1
+end
+
+local next_due = ms_until_next()
+if next_due == 0 then
+  promote(prefix, queued, scheduled, at.now, 500)
+  next_due = ms_until_next()
+end
+
+-- Nearly always none of the three exists, and one question does for all.
+at.aside = redis.call('EXISTS', paused, inbox, suspects) > 0
+local is_paused = at.aside and redis.call('EXISTS', paused) == 1
 local leased, facts, envelopes, more = {}, {}, {}, false
 if not is_paused and free > 0 then
   leased, facts, envelopes, more = claim(at, token, free)
 end
-empty_inbox(queued, inbox)
+if at.aside then
+  empty_inbox(queued, inbox)
+end
 
-local head = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
-local next_due = head[2] and math.max(0, tonumber(head[2]) - at.now) or -1
 return { refused, leased, facts, envelopes, at.now, next_due, is_paused and 'PAUSED' or more and 'MORE' or 'OK' }

@@ -1,6 +1,6 @@
 -- claiming: hand waiting jobs to one worker
 --
--- Needs finish, queueing, leasing. `at` carries the queue's keys, the worker, the limits and the time.
+-- Needs finish, leasing. `at` carries the queue's keys, the worker, the limits and the time.
 
 -- Entries without a job to run (tickets, cancelled and expired jobs) that one call may discard.
 local DISCARD_LIMIT = 500
@@ -42,17 +42,9 @@ end
 
 -- The inbox first, since nobody else can reach it; a suspect only where none runs; then the queue.
 local function next_ids(at, count)
-  local ids = redis.call('RPOP', at.inbox, count)
-  if ids then
-    return ids
-  end
-  if not at.suspect then
-    ids = redis.call('RPOP', at.suspects, 1)
-    if ids then
-      return ids
-    end
-  end
-  return redis.call('RPOP', at.queued, count)
+  local ids = at.aside and redis.call('RPOP', at.inbox, count)
+  ids = ids or at.aside and not at.suspect and redis.call('RPOP', at.suspects, 1)
+  return ids or redis.call('RPOP', at.queued, count)
 end
 
 -- Jobs that one call leases: Lua passes on some thousands of values at the most, and a script should be short.

@@ -1,17 +1,17 @@
 -- outcomes: what becomes of a job whose run has ended, one function per outcome
 --
--- Needs finish, bury, queueing. `at` carries the queue's keys, the limits and the time; `run` is one settled run.
+-- Needs finish, bury, queueing. `at` carries the queue's keys, the limits and the time; `run` is how it ended, `body` its result or error.
 -- Each answers under which name it is to be counted, if not under its own.
 
 local outcomes = {}
 
-function outcomes.completed(at, job, run)
-  finish(job, 'completed', at.now, run.ttl_ms, { 'result', run.body, 'task', run.task })
+function outcomes.completed(at, job, run, body)
+  finish(job, 'completed', at.now, run.ttl_ms, { 'result', body, 'task', run.task })
 end
 
-function outcomes.failed(at, job, run)
+function outcomes.failed(at, job, run, body)
   redis.call('HINCRBY', job.record, 'attempt', 1)
-  bury(job, at.failed, at.now, run.ttl_ms, at.failed_cap, run.body)
+  bury(job, at.failed, at.now, run.ttl_ms, at.failed_cap, body)
 end
 
 function outcomes.cancelled(at, job, run)
@@ -27,18 +27,18 @@ local function unless_cancelled(at, job, wait)
   wait()
 end
 
-function outcomes.retried(at, job, run)
+function outcomes.retried(at, job, run, body)
   return unless_cancelled(at, job, function()
     redis.call('HINCRBY', job.record, 'attempt', 1)
     redis.call('HDEL', job.record, 'unknown_ms')
-    schedule(at.queued, at.scheduled, job.id, job.record, at.now + run.delay_ms, { 'error', run.body })
+    schedule(at.queued, at.scheduled, job.id, job.record, at.now + run.delay_ms, { 'error', body })
   end)
 end
 
 -- The attempt is not counted: this run ended for reasons that are not the job's.
-function outcomes.released(at, job, run)
+function outcomes.released(at, job, run, body)
   return unless_cancelled(at, job, function()
-    if run.body ~= '' then
+    if body ~= '' then
       redis.call('HSETNX', job.record, 'unknown_ms', at.now)
     end
     if run.delay_ms > 0 then

@@ -1,25 +1,38 @@
 -- settling: take in how one run has ended
 --
--- Needs outcomes. `at` carries the queue's keys, the limits and the time.
+-- Needs clock, outcomes. `at` carries the queue's keys, the limits and the time.
+
+-- Most runs of a turn have ended alike: each different ending is read once.
+local endings = {}
+
+local function ending(words)
+  local known = endings[words]
+  if not known then
+    local outcome, delay_ms, ttl_ms, task = string.match(words, '^(%S+) (%S+) (%S+) (.*)$')
+    known = { outcome = outcome, delay_ms = number(delay_ms), ttl_ms = number(ttl_ms), task = task }
+    endings[words] = known
+  end
+  return known
+end
 
 -- Nearly every run ends like this: a record of nothing but state, enqueued_ms, token and started_ms has no waiters, no
 -- key and no lifetime of its own to look after. It becomes what `finish` would make of it, with fewer commands; its
 -- payload is left to the caller, who removes many at once.
 local PLAIN_FIELDS = 4
 
-local function complete_plain(at, record, body, ttl_ms, task)
-  if ttl_ms == '0' or ttl_ms == '-1' or redis.pcall('HLEN', record) ~= PLAIN_FIELDS then
+local function complete_plain(at, record, run, body)
+  if run.ttl_ms <= 0 or redis.pcall('HLEN', record) ~= PLAIN_FIELDS then
     return false
   end
-  redis.call('HSET', record, 'state', 'completed', 'ended_ms', at.now, 'result', body, 'task', task)
-  redis.call('PEXPIRE', record, ttl_ms)
+  redis.call('HSET', record, 'state', 'completed', 'ended_ms', at.now, 'result', body, 'task', run.task)
+  redis.call('PEXPIRE', record, run.ttl_ms)
   return true
 end
 
 -- Answers what is to be counted. A record that cannot be written must not cost the neighbours their outcome.
-local function settle(at, job, outcome, run)
-  local intact, became = pcall(outcomes[outcome], at, job, run)
-  return intact and (became or outcome) or 'damaged'
+local function settle(at, job, run, body)
+  local intact, became = pcall(outcomes[run.outcome], at, job, run, body)
+  return intact and (became or run.outcome) or 'damaged'
 end
 
 -- The worker's own record is gone when it was reclaimed, but the job's record still knows its last delivery.
