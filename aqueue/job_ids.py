@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from aqueue.job import JobId
 
 RANDOM_BITS: Final = 72
-STEP_BITS: Final = 32
-"""Within one millisecond the next id cannot be guessed from the last, and a million of them fit."""
-
-_DRAWN_BYTES: Final = 4096
-"""Random bytes are drawn from the system in lots: one call each would cost as much as the rest of an id."""
+STEPS_DRAWN: Final = 1024
+"""Within one millisecond ids grow by random steps of 32 bits: the next cannot be guessed from the last, and a million of
+them fit. Steps are drawn from the system in lots: one call for each would cost as much as the rest of an id."""
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuv"
 _PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
 """Base 32, whose digits sort as the numbers do, ten bits at a time."""
-_SHIFTS: Final = range(110, -1, -10)
+HALF_BITS: Final = 60
 
 
 class JobIds:
@@ -30,27 +30,37 @@ class JobIds:
 
     def __init__(self) -> None:
         self._last = 0
-        self._drawn = b""
-        self._used = 0
+        self._steps: Iterator[int] = iter(())
+        self._high = 0
+        self._high_text = _half(0)
         self._lock = threading.Lock()
 
     def __call__(self) -> JobId:
         now = time.time_ns() // 1_000_000 << RANDOM_BITS
         with self._lock:
-            if now > self._last:
-                value = now | self._random(RANDOM_BITS) >> 1  # half of the range is left for the steps
+            if now > self._last:  # half of the range is left for the steps
+                self._last = now | int.from_bytes(os.urandom(RANDOM_BITS // 8)) >> 1
             else:
-                value = self._last + 1 + self._random(STEP_BITS)
-            self._last = value
-        return JobId("".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS]))
+                self._last += 1 + self._step()
+            high, low = divmod(self._last, 1 << HALF_BITS)
+            if high != self._high:  # it hardly changes within a millisecond
+                self._high, self._high_text = high, _half(high)
+            return JobId(self._high_text + _half(low))
 
-    def _random(self, bits: int) -> int:
-        end = self._used + bits // 8
-        if end > len(self._drawn):
-            self._drawn, self._used, end = os.urandom(_DRAWN_BYTES), 0, bits // 8
-        value = int.from_bytes(self._drawn[self._used : end])
-        self._used = end
-        return value
+    def _step(self) -> int:
+        step = next(self._steps, None)
+        if step is None:
+            self._steps = iter(struct.unpack(f">{STEPS_DRAWN}I", os.urandom(4 * STEPS_DRAWN)))
+            step = next(self._steps)
+        return step
+
+
+def _half(bits: int) -> str:
+    """Write 60 bits as 12 digits."""
+    return (
+        f"{_PAIRS[bits >> 50]}{_PAIRS[bits >> 40 & 1023]}{_PAIRS[bits >> 30 & 1023]}"
+        f"{_PAIRS[bits >> 20 & 1023]}{_PAIRS[bits >> 10 & 1023]}{_PAIRS[bits & 1023]}"
+    )
 
 
 def new_job_id() -> JobId:

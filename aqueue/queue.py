@@ -79,7 +79,8 @@ class Queue:
         self._url = None if url is None else address.checked_url(url)
         self._given = client
         self._store: Client | None = None
-        self._server_checked = False
+        self._checked_store: Client | None = None
+        """The same, once its server is known to be fit."""
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, Waiting] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -171,7 +172,12 @@ class Queue:
 
     async def submit(self, call: Call[R]) -> Job[R]:
         """Store one bound call on this queue."""
-        return (await self._submit([call], [outgoing(call)]))[0]
+        sent = outgoing(call)
+        if self.middleware:
+            return (await self._submit([call], [sent]))[0]
+        job = new_job(call, sent, self.settings)
+        client = self._checked_store or await self.store()
+        return self._handle_of(call, job, await client.enqueue_one(job))
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
         """Store many calls, atomically per batch of 500; every handle says in `.created` whether it is new.
@@ -197,12 +203,12 @@ class Queue:
             jobs = ready or self._jobs(calls, batch)
             client = await self.store()
             ids = [await client.enqueue_one(jobs[0])] if len(jobs) == 1 else await client.enqueue(jobs)
-            return [
-                Job(self, stands, created=stands == job.id, decode=call.task.decode_result)
-                for call, job, stands in zip(calls, jobs, ids, strict=True)
-            ]
+            return [self._handle_of(*one) for one in zip(calls, jobs, ids, strict=True)]
 
         return cast("list[Job[R]]", await around_enqueue(self.middleware, store)(sent))
+
+    def _handle_of(self, call: Call[R], job: NewJob, stands: JobId) -> Job[R]:
+        return Job(self, stands, created=stands == job.id, decode=call.task.decode_result)
 
     def _jobs(self, calls: Sequence[Call[Any]], sent: Sequence[Outgoing]) -> list[NewJob]:
         return [new_job(call, item, self.settings) for call, item in zip(calls, sent, strict=True)]
@@ -327,11 +333,11 @@ class Queue:
 
         Errors: StoreUnavailable, UnsafeServer, StoreError for a server that is too old.
         """
-        client = self.unchecked_store()
-        if not self._server_checked:
+        if self._checked_store is None:
+            client = self.unchecked_store()
             await check_server(client)
-            self._server_checked = True
-        return client
+            self._checked_store = client
+        return self._checked_store
 
     def unchecked_store(self) -> Client:
         """Give the store client without asking the server anything."""
@@ -355,7 +361,8 @@ class Queue:
 
     def use_url(self, url: str) -> None:
         """Point an unopened queue elsewhere, as `--url` does."""
-        self._url, self._given, self._store = address.checked_url(url), None, None
+        self._url, self._given = address.checked_url(url), None
+        self._store = self._checked_store = None
 
     async def close(self) -> None:
         """Give the running loop's connections back; waits for results end with StoreUnavailable."""

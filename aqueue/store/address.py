@@ -72,8 +72,12 @@ class Route(ABC):
         self.label = label
         """The address as it may be shown: without secrets."""
 
-    async def node(self, key: str) -> str:  # noqa: ARG002  # only a cluster has several
-        """Name the server that owns `key`; keys with the same name share a connection."""
+    def known_node(self, key: str) -> str | None:  # noqa: ARG002  # only a cluster has several
+        """Name the server that owns `key`, None where that has to be asked first; what it owns shares a connection."""
+        return ""
+
+    async def node(self, key: str) -> str:  # noqa: ARG002  # as above
+        """Name the server that owns `key`, and ask for it where need be."""
         return ""
 
     @abstractmethod
@@ -151,11 +155,16 @@ class ClusterRoute(Route):
                 self._topology = await redis_asyncio.RedisCluster(startup_nodes=nodes, **self._options).initialize()
             return self._topology
 
+    def known_node(self, key: str) -> str | None:
+        node = None if self._topology is None else self._topology.get_node_from_key(key)
+        return None if node is None else f"{node.host}:{node.port}"
+
     async def node(self, key: str) -> str:
-        node = (await self._learn()).get_node_from_key(key)
+        await self._learn()
+        node = self.known_node(key)
         if node is None:
             raise RedisConnectionError(f"no server of the cluster covers {key}")
-        return f"{node.host}:{node.port}"
+        return node
 
     async def connect(self, key: str) -> AbstractConnection:
         host, _, port = (await self.node(key)).rpartition(":")

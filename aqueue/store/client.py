@@ -90,7 +90,8 @@ class Client:
         """
         if len(jobs) > BATCH:
             raise ConfigurationError(f"{len(jobs)} jobs are too many for one call; send at most {BATCH} at once.")
-        await self.register()
+        if not self._registered:
+            await self.register()
         keys, each, items = self.keys, list[str](), list[Arg]()
         for job in jobs:
             each.append(keys.job(job.id))

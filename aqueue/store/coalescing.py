@@ -18,8 +18,8 @@ from aqueue.store.records import NewJob
 
 Send: TypeAlias = Callable[[Sequence[NewJob]], Awaitable[list[JobId]]]
 
-BATCH_JOBS: Final = 100
-"""More would save next to nothing, and keep the first caller waiting."""
+BATCH_JOBS: Final = 25
+"""More would save next to nothing; and while the server stores these, the loop makes the next ones."""
 BATCH_BYTES: Final = 256 * 1024
 """Large payloads gain nothing from company; a small job must not wait behind many of them."""
 
@@ -42,24 +42,21 @@ class Coalescer:
         Errors: as `send`, an error of its own for each caller.
         """
         if not (self._alone or self._waiting or self._leaving):
-            return await self._go_alone(job)
+            self._alone = True
+            try:
+                (stands,) = await self._send([job])
+            finally:
+                self._alone = False
+            return stands
         loop = asyncio.get_running_loop()  # not kept: this object must not outlive it
-        stands: asyncio.Future[JobId] = loop.create_future()
+        known: asyncio.Future[JobId] = loop.create_future()
         if not self._waiting:
             loop.call_soon(self._leave)
-        self._waiting.append((job, stands))
+        self._waiting.append((job, known))
         self._bytes += len(job.envelope)
         if len(self._waiting) >= BATCH_JOBS or self._bytes >= BATCH_BYTES:
             self._leave()
-        return await stands
-
-    async def _go_alone(self, job: NewJob) -> JobId:
-        self._alone = True
-        try:
-            (stands,) = await self._send([job])
-        finally:
-            self._alone = False
-        return stands
+        return await known
 
     def _leave(self) -> None:
         if self._waiting:  # else it has left already, being full

@@ -13,7 +13,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -63,6 +63,12 @@ class Links:
         self._mailboxes: dict[str, Mailbox] = {}
         self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
+    def open_link(self, key: str) -> Link | None:
+        """Give the shared link to the server of `key`, if it is open."""
+        node = self.route.known_node(key)
+        link = None if node is None else self._commands.get(node)
+        return link if link is not None and link.alive else None
+
     async def command(self, key: str) -> Link:
         """Give the shared link to the server of `key`, opening it at the first use."""
         node = await self.route.node(key)
@@ -102,7 +108,8 @@ class Links:
         pause = 0.02
         while True:
             try:
-                return await (await self.command(key)).call(*command)
+                link = self.open_link(key) or await self.command(key)
+                return await link.call(*command)
             except NoScriptError:
                 raise
             except ResponseError as refusal:
@@ -178,8 +185,8 @@ class Server:
     def __init__(self, make_route: Callable[[], Route]) -> None:
         self._make_route = make_route
         self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Links] = WeakKeyDictionary()
-        self._pid = os.getpid()
         self._left_to_parent: list[object] = []
+        _all_servers.add(self)
 
     def links(self, user: object) -> Links:
         """Give the connections of the running loop, on behalf of `user`. Errors: ConfigurationError without a loop."""
@@ -187,8 +194,6 @@ class Server:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise ConfigurationError("aqueue needs a running event loop; call it from an async function.") from None
-        if self._pid != os.getpid():
-            self._forget_parent()
         links = self._links.get(loop)
         if links is None:
             for closed in [known for known in self._links if known.is_closed()]:  # asyncio.run without close()
@@ -197,10 +202,10 @@ class Server:
         links.users.add(user)
         return links
 
-    def _forget_parent(self) -> None:
+    def forget_parent(self) -> None:
         """After a fork the sockets are still the parent's: keep them referenced, so that nothing here closes them."""
         self._left_to_parent.append((self._links, list(self._links.items())))
-        self._links, self._pid = WeakKeyDictionary(), os.getpid()
+        self._links = WeakKeyDictionary()
 
     async def release(self, user: object) -> None:
         """Close the running loop's connections once nobody uses them; the next use opens new ones."""
@@ -211,3 +216,15 @@ class Server:
             if not links.users:
                 del self._links[loop]
                 await links.close()
+
+
+_all_servers: Final[WeakSet[Server]] = WeakSet()
+
+
+def _forget_parents() -> None:
+    for server in list(_all_servers):
+        server.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parents)
