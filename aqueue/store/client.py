@@ -172,23 +172,20 @@ class Client:
         Errors: StoreUnavailable, after which the same turn must be sent again: it is then answered as the first.
         Source: lua/settle_and_claim.lua; settling and claiming in one call after BullMQ, in batches after River.
         """
+        reply = await self._run("settle_and_claim", *self._turn_arguments(worker, turn, free), items=[
+            field for settle in settles for field in layout.settle_fields(settle)
+        ])  # fmt: skip
+        return layout.turn(reply, LeaseToken(f"{worker}/{turn}"))
+
+    def _turn_arguments(self, worker: WorkerId, turn: int, free: int) -> tuple[list[str], list[Arg]]:
         keys, settings = self.keys, self.settings
-        reply = await self._run(
-            "settle_and_claim",
-            [
-                keys.queued, keys.suspects, keys.scheduled, keys.inbox(worker), keys.held(worker),
-                keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.stats,
-            ],
-            [
-                keys.base, worker, turn, free, round(settings.lease * 1000), settings.crash_limit,
-                ttl_ms(settings.result_ttl), settings.failure_cap,
-            ],
-            items=[field for settle in settles for field in layout.settle_fields(settle)],
-        )  # fmt: skip
-        refused, leased, facts, envelopes, now, next_due, state = reply
-        token = LeaseToken(f"{worker}/{turn}")
-        leases = [layout.lease(*lease, token, now) for lease in zip(leased, facts, envelopes, strict=True)]
-        return Turn(frozenset(layout.ids(refused)), leases, layout.seconds(next_due), state.decode())
+        return [
+            keys.queued, keys.suspects, keys.scheduled, keys.inbox(worker), keys.held(worker),
+            keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.stats,
+        ], [
+            keys.base, worker, turn, free, round(settings.lease * 1000), settings.crash_limit,
+            ttl_ms(settings.result_ttl), settings.failure_cap,
+        ]  # fmt: skip
 
     async def extend(self, worker: WorkerId, turn: int, running: Sequence[JobId], info: str) -> Beat:
         """Renew the worker's lease and compare what it runs with what it holds.
@@ -268,17 +265,27 @@ class Client:
         Units:  `seconds` of waiting at the server.
         Errors: those of redis-py.
         """
-        keys = self.keys
-        caught = await link.call(
-            "BLMOVE",
-            keys.queued,
-            keys.inbox(worker),
-            "RIGHT",
-            "LEFT",
-            f"{seconds:.3f}",
+        blmove = self._blmove(worker, seconds)
+        return await link.call(*blmove, timeout=seconds + PARK_MARGIN_SECONDS) is not None
+
+    async def park_with_turn(self, link: Link, worker: WorkerId, seconds: float, turn: int, free: int) -> Turn:
+        """Wait as `park` does, and take a turn with nothing to settle right behind it, without a round trip in between.
+
+        Errors: those of redis-py; the turn may or may not have been taken, and must be sent again until it is answered.
+        """
+        script = load("settle_and_claim")
+        arguments = script.arguments(*self._turn_arguments(worker, turn, free))
+        _, reply = await link.call_in_a_row(
+            self._blmove(worker, seconds),
+            ("EVALSHA", script.sha, *arguments),
             timeout=seconds + PARK_MARGIN_SECONDS,
         )
-        return caught is not None
+        if isinstance(reply, Exception):
+            raise reply
+        return layout.turn(reply, LeaseToken(f"{worker}/{turn}"))
+
+    def _blmove(self, worker: WorkerId, seconds: float) -> tuple[Arg, ...]:
+        return "BLMOVE", self.keys.queued, self.keys.inbox(worker), "RIGHT", "LEFT", f"{seconds:.3f}"
 
     # reading
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from aqueue.job import JobId, JobState, LeaseToken
 from aqueue.store import codec
-from aqueue.store.records import Cancelled, Completed, Ended, Failed, Lease, NewJob, Released, Retried, Settle
+from aqueue.store.records import Cancelled, Completed, Ended, Failed, Lease, NewJob, Released, Retried, Settle, Turn
 from aqueue.store.scripts import Arg
 
 
@@ -29,6 +29,13 @@ def lease(job_id: bytes, facts: bytes, envelope: bytes | None, token: LeaseToken
     return Lease(
         JobId(job_id.decode()), token, attempt, crashes, waited_ms, enqueued_ms, unknown_for_ms, envelope or b""
     )
+
+
+def turn(reply: list[Any], token: LeaseToken) -> Turn:
+    """Read the answer of lua/settle_and_claim.lua."""
+    refused, leased, facts, envelopes, now, next_due, state = reply
+    leases = [lease(*one, token, now) for one in zip(leased, facts, envelopes, strict=True)]
+    return Turn(frozenset(ids(refused)), leases, seconds(next_due), state.decode())
 
 
 def ids(reply: list[bytes]) -> list[JobId]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import hiredis
@@ -60,25 +60,44 @@ class Link:
         Errors: ResponseError as the server sent it; ConnectionError or TimeoutError when nobody can know
                 whether the command was executed.
         """
-        if self._broken is not None:
-            raise RedisConnectionError("the connection is closed") from self._broken
         packed = _pack(command)  # first: what cannot be packed must not wait for a reply
         reply: asyncio.Future[Any] = self._loop.create_future()
+        await self._leave(packed, (reply,), timeout)
+        return await reply
+
+    async def call_in_a_row(self, *commands: tuple[Arg, ...], timeout: float) -> list[Any]:
+        """Send commands in one write, each executed once the one before has ended; return replies and refusals.
+
+        Units:  `timeout` in seconds, for all of them.
+        Errors: as `call`, but for refusals.
+        """
+        packed = b"".join([_pack(command) for command in commands])
+        replies = [self._loop.create_future() for _ in commands]
+        await self._leave(packed, replies, timeout)
+        answers = await asyncio.gather(*replies, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, ResponseError):
+                raise answer
+        return answers
+
+    async def _leave(self, packed: bytes, replies: Sequence[asyncio.Future[Any]], timeout: float) -> None:
+        if self._broken is not None:
+            raise RedisConnectionError("the connection is closed") from self._broken
         deadline = self._loop.time() + timeout
         at_once = not self._waiting and len(packed) <= AT_ONCE_BYTES
-        self._waiting.append((reply, deadline))
+        self._waiting.extend([(reply, deadline) for reply in replies])
         if self._late is None or deadline < self._late.when():
             self._watch(deadline)
         if at_once:
             try:
                 await self._send([packed])
             except BaseException:  # cancelled while the socket was full, which ends the connection
-                reply.cancel()
+                for reply in replies:
+                    reply.cancel()
                 raise
         else:
             self._outbox.append(packed)
             self._outgoing.set()
-        return await reply
 
     async def _send(self, batch: list[bytes]) -> None:
         try:

@@ -1,7 +1,7 @@
 """Fills free slots with jobs: turns on the queues in strict order, and parked fetches only while all are empty.
 
 A parked fetch may catch a job at any moment, so parks exist only while a slot is free, and whatever they catch is
-claimed, or handed back, by the turn that follows at once. Nothing waits here by the clock but for due jobs.
+claimed, or handed back, by the turn that is parked along or follows at once. Nothing waits here by the clock but for due jobs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Fetcher:
         self._slots = slots
         self._share = slots if slots < HALVED_SLOTS else slots // 2
         """What one turn asks for at most: of many slots, one half runs while the other half is settled and fetched."""
-        self._left = max_jobs
+        self._max_jobs = max_jobs
         self._lanes: Sequence[Lane] = ()
         self._work = asyncio.Event()
         self.draining = False
@@ -44,9 +44,11 @@ class Fetcher:
         """Slots that neither a run nor an unanswered turn takes."""
         if self.draining:
             return 0
-        taken = sum(lane.active + lane.reserved for lane in self._lanes)
-        free = max(0, self._slots - taken)
-        return free if self._left is None else min(free, self._left)
+        reserved = sum(lane.reserved for lane in self._lanes)
+        free = self._slots - reserved - sum(lane.active for lane in self._lanes)
+        if self._max_jobs is not None:
+            free = min(free, self._max_jobs - reserved - sum(lane.claimed for lane in self._lanes))
+        return max(0, free)
 
     async def run(self, lanes: Sequence[Lane], *, burst: bool = False) -> None:
         """Fetch until told to drain, or with `burst` until nothing is queued; then settle what still runs."""
@@ -54,7 +56,7 @@ class Fetcher:
         while True:
             self._work.clear()
             again = await self._round()
-            if not self.draining and (self._left == 0 or (burst and self._idle())):
+            if not self.draining and (self._has_claimed_all() or (burst and self._idle())):
                 self.drain()
             if self.draining and self._settled():
                 return
@@ -68,15 +70,16 @@ class Fetcher:
         """
         again = False
         for lane in self._lanes:
+            if lane.turn_parked:
+                if lane.has_more or lane.due or self.draining:
+                    await lane.unpark()
+                continue
             free = 0 if again else min(self.free, self._share)
             if lane.recovering or not self._needs_turn(lane, free):
                 continue
             turn = await lane.take_turn(free)
-            if turn is None:
-                continue
-            if self._left is not None:
-                self._left -= len(turn.leases)
-            again = again or lane.has_more
+            if turn is not None:
+                again = again or lane.has_more
         await self._park_or_unpark()
         return again and self.free > 0
 
@@ -86,22 +89,27 @@ class Fetcher:
             return True
         if free == 0:
             return lane.has_caught
-        due = lane.due_at is not None and lane.due_at <= asyncio.get_running_loop().time()
-        return lane.has_more or due or not (lane.parked or lane.paused)
+        return lane.has_more or lane.due or not (lane.watched or lane.paused)
 
     async def _park_or_unpark(self) -> None:
         """Park everywhere while every queue is empty and a slot is free; nowhere while none is."""
         if self.free == 0:
             for lane in self._lanes:
-                await lane.unpark()
+                if not lane.turn_parked:  # which has slots of its own
+                    await lane.unpark()
         elif not any(lane.has_more or lane.outbox for lane in self._lanes if not lane.recovering):
+            each = min(self.free // len(self._lanes), self._share)
             for lane in self._lanes:
                 if not (lane.recovering or lane.paused):
-                    lane.park()
+                    lane.park(each)
+
+    def _has_claimed_all(self) -> bool:
+        return self._max_jobs is not None and sum(lane.claimed for lane in self._lanes) >= self._max_jobs
 
     def _idle(self) -> bool:
         return not any(
-            lane.active or lane.outbox or lane.has_more or lane.recovering or lane.turn_open for lane in self._lanes
+            lane.active or lane.outbox or lane.has_more or lane.recovering or (lane.turn_open and not lane.turn_parked)
+            for lane in self._lanes
         )
 
     def _settled(self) -> bool:
@@ -114,9 +122,9 @@ class Fetcher:
     async def _rest(self) -> None:
         """Wait for work, at most until the next job is due or a paused queue is looked at again."""
         deadline = None
-        if self.free > 0:
-            lanes = [lane for lane in self._lanes if not lane.recovering]
-            deadline = min((lane.due_at for lane in lanes if lane.due_at is not None), default=None)
+        free = self.free > 0
+        lanes = [lane for lane in self._lanes if lane.turn_parked or (free and not lane.recovering)]
+        deadline = min((lane.due_at for lane in lanes if lane.due_at is not None), default=None)
         if deadline is None:
             await self._work.wait()
             return

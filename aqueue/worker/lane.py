@@ -2,6 +2,10 @@
 
 A turn is sent until it is answered, with the same number and the same content: only then is it known what was
 settled and what was claimed. Until then the slots it asked for stay taken.
+
+A lane on which nothing runs parks with its next turn: the turn travels behind the parked fetch and is taken by the
+server the moment a job comes, so that an idle worker starts it without another round trip. Where jobs run, a turn
+is needed whenever one ends, so the fetch is parked alone and what it catches is claimed by the turn after it.
 """
 
 from __future__ import annotations
@@ -62,6 +66,8 @@ class Lane:
         """The last turn whose answer was taken in; read by the heartbeat's thread, before `running`."""
         self.active = 0
         """Runs that go on, each of which takes a slot."""
+        self.claimed = 0
+        """Jobs so far."""
         self.outage = Outage(client.links.route.label)
         self.outbox: list[Settle] = []
         self.has_more = True
@@ -78,6 +84,10 @@ class Lane:
         self._park_link: Link | None = None
         self._park_id: int | None = None
         self._parking = False
+        self._to_park = False
+        self._unparking: asyncio.Task[None] | None = None
+        self.turn_parked = False
+        """The open turn waits behind the parked fetch; it will be answered when that ends."""
 
     # turns
 
@@ -97,6 +107,21 @@ class Lane:
     @property
     def parked(self) -> bool:
         return self._park is not None and not self._park.done()
+
+    @property
+    def watched(self) -> bool:
+        """What comes is noticed: by a parked fetch, or by one that is to be parked now."""
+        return self.parked or self._to_park
+
+    @property
+    def due(self) -> bool:
+        """A delayed job has come due since the last turn, or the paused queue is to be looked at."""
+        return self.due_at is not None and self.due_at <= asyncio.get_running_loop().time()
+
+    async def parked_turn_ended(self) -> None:
+        """Return once no turn is parked any more, whether or not it was answered."""
+        if self.turn_parked and self._park is not None:
+            await asyncio.wait([self._park])
 
     def _begin(self, lease: Lease) -> Run:
         run = self.running[lease.id] = Run(lease)
@@ -131,8 +156,11 @@ class Lane:
             batch, self.outbox = self.outbox[:SETTLES_PER_TURN], self.outbox[SETTLES_PER_TURN:]
             self._sent = batch, free
         batch, asked = self._sent
+        self._to_park = False
         # From here on: what a parked fetch catches while this turn is on its way may have come too late for it.
         self.has_more = self.has_caught = False
+        if not self.active and self._parking:  # the lane comes to rest: it is to be parked with a turn
+            self._unparking = asyncio.get_running_loop().create_task(self._end_park(), name=f"aqueue unpark {self.name}")
         try:
             turn = await self.client.settle_and_claim(self.worker, self.answered + 1, batch, asked)
         except StoreError as error:
@@ -142,12 +170,18 @@ class Lane:
             )
             return None
         self.outage.back()
-        self._sent = None
+        self._take_in(turn)
+        return turn
+
+    def _take_in(self, turn: Turn) -> None:
+        """Take in the answer to the open turn."""
+        assert self._sent is not None
+        (batch, asked), self._sent = self._sent, None
         self._note(turn, batch, asked)
+        self.claimed += len(turn.leases)
         runs = [self._begin(lease) for lease in turn.leases]
         self.answered += 1  # last: all that the answer brought is in `running`, so the heartbeat may compare
         self._start(self, runs)
-        return turn
 
     def _note(self, turn: Turn, batch: list[Settle], asked: int) -> None:
         for settle in batch:
@@ -178,28 +212,54 @@ class Lane:
 
     # parking
 
-    def park(self) -> None:
-        """Wait at the server for the next job; wakes the fetcher when the inbox has something."""
-        if not self.parked:
-            self._parking = True
-            self._park = asyncio.get_running_loop().create_task(self._wait_parked(), name=f"aqueue park {self.name}")
+    def park(self, free: int) -> None:
+        """Wait at the server for the next job; wakes the fetcher when something came.
+
+        With nothing running and nothing to settle, the next turn waits along, for up to `free` jobs; 0 is never.
+        """
+        self._to_park = self.parked and not self._parking  # one that was told to end, and has not ended yet
+        if self.parked:
+            return
+        self._parking = True
+        if free > 0 and not (self.active or self.outbox or self.turn_open):
+            self._sent, self.turn_parked = ([], free), True
+            self.has_more = self.has_caught = False
+        wait = self._wait_with_turn(free) if self.turn_parked else self._wait_parked()
+        self._park = asyncio.get_running_loop().create_task(wait, name=f"aqueue park {self.name}")
 
     async def _wait_parked(self) -> None:
         try:
             link = await self._open_park_link()
             while self._parking:
                 if await self.client.park(link, self.worker, PARK_SECONDS):
+                    self.has_more = self.has_caught = True
                     break
-            else:
-                return
         except (RedisError, OSError) as error:
-            log.debug("queue %s: parked fetch ended: %s", self.name, error)
-            await self._drop_park_link()
-            await asyncio.sleep(PARK_FAILED_SECONDS)
+            await self._park_failed(error)
+            self.has_more = self.has_caught = True
         finally:
             self._parking = False
-        self.has_more = self.has_caught = True
-        self._wake()
+            self._wake()
+
+    async def _wait_with_turn(self, free: int) -> None:
+        try:
+            link = await self._open_park_link()
+            if self._parking:
+                turn = await self.client.park_with_turn(link, self.worker, PARK_SECONDS, self.answered + 1, free)
+                self.outage.back()
+                self._take_in(turn)
+        except (RedisError, OSError) as error:
+            self.turn_parked = False  # it is open still, so the fetcher sends it again
+            self._wake()
+            await self._park_failed(error)
+        finally:
+            self._parking = self.turn_parked = False
+            self._wake()
+
+    async def _park_failed(self, error: Exception) -> None:
+        log.debug("queue %s: parked fetch ended: %s", self.name, error)
+        await self._drop_park_link()
+        await asyncio.sleep(PARK_FAILED_SECONDS)
 
     async def _open_park_link(self) -> Link:
         if self._park_link is None or not self._park_link.alive:
@@ -213,11 +273,17 @@ class Lane:
             await link.close()
 
     async def unpark(self) -> None:
-        """End the parked fetch without cancelling it: what it may have caught lies in the inbox, to be handed back."""
-        if not self.parked:
-            return
+        """End the parked fetch without cancelling it: what it may have caught lies in the inbox, to be handed back.
+
+        A turn that was parked with it is then taken, and answered.
+        """
+        self._to_park = False
+        if self._parking:
+            self.has_more = not self.turn_parked  # what comes while nothing is parked must be looked for
+            await self._end_park()
+
+    async def _end_park(self) -> None:
         self._parking = False
-        self.has_more = True
         try:
             while self.parked and self._park_id is not None:
                 if await self.client.plain("CLIENT", "UNBLOCK", self._park_id):
@@ -246,7 +312,7 @@ class Lane:
         if self._park is not None:
             _, still_parked = await asyncio.wait([self._park], timeout=UNPARK_SECONDS)
             ended = not still_parked
-        for task in (self._recovery, self._park):
+        for task in (self._recovery, self._park, self._unparking):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)

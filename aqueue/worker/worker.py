@@ -306,6 +306,7 @@ class Worker:
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await lane.unpark()
+                await lane.parked_turn_ended()
                 while lane.outbox or lane.turn_open:
                     if await lane.take_turn(0) is None:
                         await asyncio.sleep(FLUSH_PAUSE_SECONDS)
