@@ -32,7 +32,7 @@ LAYERS = (
 )
 """Each may import itself and what stands before it. `__init__` and `__main__` stand after all."""
 
-SEES_REDIS_ERRORS = {"worker/ear.py", "worker/lane.py"}
+SEES_REDIS_ERRORS = {"worker/ear.py", "worker/parking.py"}
 """They own a parked fetch and a subscription, whose errors are those of redis-py; they import the exceptions alone."""
 
 SCRIPTS = scripts.names()

@@ -14,9 +14,8 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
-
-from redis.exceptions import RedisError
 
 from aqueue.errors import StoreError
 from aqueue.job import JobId, WorkerId
@@ -25,19 +24,14 @@ from aqueue.store.link import Link
 from aqueue.store.records import Beat, Lease, Outcome, Settle, Turn
 from aqueue.worker.executor import Executor
 from aqueue.worker.journal import Journal, Outage
+from aqueue.worker.parking import PARK_SECONDS, Parking
 from aqueue.worker.run import Reason, Run
 
 log = logging.getLogger("aqueue.worker")
 
-PARK_SECONDS: Final = 2.0
-"""How long a parked fetch waits at the server. Bounds what a connection that died unnoticed can catch."""
 PAUSED_LOOK_SECONDS: Final = 2.0
 """A resume is told at once; this is the net beneath it."""
-PARK_FAILED_SECONDS: Final = 0.5
-"""Without a parked fetch the queue is looked at this often."""
-UNPARK_PAUSE_SECONDS: Final = 0.005
-UNPARK_SECONDS: Final = 1.0
-"""A parked fetch that was told to end has ended by then, or its connection is in trouble."""
+DUE_SOON_SECONDS: Final = 0.02
 SETTLES_PER_TURN: Final = 500
 RECOVERY_PAUSE_SECONDS: Final = 0.1
 MAX_RECOVERY_PAUSE_SECONDS: Final = 5.0
@@ -80,12 +74,8 @@ class Lane:
         self._wake = wake
         self._sent: tuple[list[Settle], int] | None = None
         self._recovery: asyncio.Task[None] | None = None
-        self._park: asyncio.Task[None] | None = None
-        self._park_link: Link | None = None
-        self._park_id: int | None = None
-        self._parking = False
+        self._parking = Parking(client)
         self._to_park = False
-        self._unparking: asyncio.Task[None] | None = None
         self.turn_parked = False
         """The open turn waits behind the parked fetch; it will be answered when that ends."""
 
@@ -105,23 +95,14 @@ class Lane:
         return self._recovery is not None and not self._recovery.done()
 
     @property
-    def parked(self) -> bool:
-        return self._park is not None and not self._park.done()
-
-    @property
     def watched(self) -> bool:
         """What comes is noticed: by a parked fetch, or by one that is to be parked now."""
-        return self.parked or self._to_park
+        return self._parking.wanted or self._to_park
 
     @property
     def due(self) -> bool:
         """A delayed job has come due since the last turn, or the paused queue is to be looked at."""
         return self.due_at is not None and self.due_at <= asyncio.get_running_loop().time()
-
-    async def parked_turn_ended(self) -> None:
-        """Return once no turn is parked any more, whether or not it was answered."""
-        if self.turn_parked and self._park is not None:
-            await asyncio.wait([self._park])
 
     def _begin(self, lease: Lease) -> Run:
         run = self.running[lease.id] = Run(lease)
@@ -159,8 +140,8 @@ class Lane:
         self._to_park = False
         # From here on: what a parked fetch catches while this turn is on its way may have come too late for it.
         self.has_more = self.has_caught = False
-        if not self.active and self._parking:  # the lane comes to rest: it is to be parked with a turn
-            self._unparking = asyncio.get_running_loop().create_task(self._end_park(), name=f"aqueue unpark {self.name}")
+        if not self.active and self._parking.wanted:  # the lane comes to rest, and is to be parked with a turn
+            self._parking.tell_to_end()
         try:
             turn = await self.client.settle_and_claim(self.worker, self.answered + 1, batch, asked)
         except StoreError as error:
@@ -215,82 +196,60 @@ class Lane:
     def park(self, free: int) -> None:
         """Wait at the server for the next job; wakes the fetcher when something came.
 
-        With nothing running and nothing to settle, the next turn waits along, for up to `free` jobs; 0 is never.
+        On a lane at rest the next turn waits along, for up to `free` jobs; 0 is never. Not where it will be needed soon,
+        for a job that comes due.
         """
-        self._to_park = self.parked and not self._parking  # one that was told to end, and has not ended yet
-        if self.parked:
+        self._to_park = self._parking.taken and not self._parking.wanted
+        if self._parking.taken:
             return
-        self._parking = True
-        if free > 0 and not (self.active or self.outbox or self.turn_open):
+        at_rest = not (self.active or self.outbox or self.turn_open)
+        soon = asyncio.get_running_loop().time() + DUE_SOON_SECONDS
+        fetch = self._fetch
+        if free > 0 and at_rest and (self.due_at is None or self.due_at > soon):
             self._sent, self.turn_parked = ([], free), True
             self.has_more = self.has_caught = False
-        wait = self._wait_with_turn(free) if self.turn_parked else self._wait_parked()
-        self._park = asyncio.get_running_loop().create_task(wait, name=f"aqueue park {self.name}")
+            fetch = partial(self._fetch_with_turn, free)
+        self._parking.start(fetch, failed=self._park_failed, ended=self._park_ended)
 
-    async def _wait_parked(self) -> None:
-        try:
-            link = await self._open_park_link()
-            while self._parking:
-                if await self.client.park(link, self.worker, PARK_SECONDS):
-                    self.has_more = self.has_caught = True
-                    break
-        except (RedisError, OSError) as error:
-            await self._park_failed(error)
-            self.has_more = self.has_caught = True
-        finally:
-            self._parking = False
-            self._wake()
+    async def _fetch(self, link: Link) -> None:
+        while self._parking.wanted:
+            if await self.client.park(link, self.worker, PARK_SECONDS):
+                self.has_more = self.has_caught = True
+                return
 
-    async def _wait_with_turn(self, free: int) -> None:
-        try:
-            link = await self._open_park_link()
-            if self._parking:
-                turn = await self.client.park_with_turn(link, self.worker, PARK_SECONDS, self.answered + 1, free)
-                self.outage.back()
-                self._take_in(turn)
-        except (RedisError, OSError) as error:
-            self.turn_parked = False  # it is open still, so the fetcher sends it again
-            self._wake()
-            await self._park_failed(error)
-        finally:
-            self._parking = self.turn_parked = False
-            self._wake()
+    async def _fetch_with_turn(self, free: int, link: Link) -> None:
+        if not self._parking.wanted:
+            self._sent = None  # it never left
+            return
+        turn = await self.client.park_with_turn(link, self.worker, PARK_SECONDS, self.answered + 1, free)
+        self.turn_parked = False
+        self.outage.back()
+        self._take_in(turn)
+        self._to_park = True
 
-    async def _park_failed(self, error: Exception) -> None:
-        log.debug("queue %s: parked fetch ended: %s", self.name, error)
-        await self._drop_park_link()
-        await asyncio.sleep(PARK_FAILED_SECONDS)
+    def _park_failed(self) -> None:
+        self.turn_parked = False
+        self.has_more = self.has_caught = True
+        self._wake()
 
-    async def _open_park_link(self) -> Link:
-        if self._park_link is None or not self._park_link.alive:
-            self._park_link = await self.client.links.dedicated(self.client.keys.queued)
-            self._park_id = int(await self._park_link.call("CLIENT", "ID"))
-        return self._park_link
-
-    async def _drop_park_link(self) -> None:
-        link, self._park_link, self._park_id = self._park_link, None, None
-        if link is not None:
-            await link.close()
+    def _park_ended(self) -> None:
+        self.turn_parked = False
+        self._wake()
 
     async def unpark(self) -> None:
-        """End the parked fetch without cancelling it: what it may have caught lies in the inbox, to be handed back.
+        """End the parked fetch; what it may have caught lies in the inbox, to be handed back.
 
         A turn that was parked with it is then taken, and answered.
         """
         self._to_park = False
-        if self._parking:
+        if self._parking.wanted:
             self.has_more = not self.turn_parked  # what comes while nothing is parked must be looked for
-            await self._end_park()
+            await self._parking.tell_to_end()
 
-    async def _end_park(self) -> None:
-        self._parking = False
-        try:
-            while self.parked and self._park_id is not None:
-                if await self.client.plain("CLIENT", "UNBLOCK", self._park_id):
-                    break
-                await asyncio.sleep(UNPARK_PAUSE_SECONDS)  # its BLMOVE is still on the way, or its reply is
-        except StoreError as error:
-            log.debug("queue %s: the parked fetch ends by its own time-out: %s", self.name, error)
+    async def unparked(self) -> None:
+        """End the parked fetch and return when it has ended, with the turn that was parked with it."""
+        await self.unpark()
+        await self._parking.ended()
 
     # control
 
@@ -308,13 +267,7 @@ class Lane:
 
     async def close(self) -> bool:
         """End what goes on in the background; say whether the server is known to have ended the parked fetch."""
-        ended = True
-        if self._park is not None:
-            _, still_parked = await asyncio.wait([self._park], timeout=UNPARK_SECONDS)
-            ended = not still_parked
-        for task in (self._recovery, self._park, self._unparking):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        await self._drop_park_link()
-        return ended
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.gather(self._recovery, return_exceptions=True)
+        return await self._parking.close()

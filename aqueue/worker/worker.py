@@ -305,8 +305,7 @@ class Worker:
         """Store a lane's last outcomes; say whether the worker may leave, with nothing on its way any more."""
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
-                await lane.unpark()
-                await lane.parked_turn_ended()
+                await lane.unparked()
                 while lane.outbox or lane.turn_open:
                     if await lane.take_turn(0) is None:
                         await asyncio.sleep(FLUSH_PAUSE_SECONDS)
