@@ -13,8 +13,8 @@ from aqueue.job import JobId
 
 RANDOM_BITS: Final = 72
 STEPS_DRAWN: Final = 1024
-"""Within one millisecond ids grow by random steps of 32 bits: the next cannot be guessed from the last, and a million of
-them fit. Steps are drawn from the system in lots: one call for each would cost as much as the rest of an id."""
+"""Within one millisecond ids grow by random steps of 32 bits: the next cannot be guessed from the last, and a million
+of them fit. Steps are drawn from the system in lots: one call for each would cost as much as the rest of an id."""
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuv"
 _PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]

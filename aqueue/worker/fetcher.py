@@ -1,7 +1,8 @@
 """Fills free slots with jobs: turns on the queues in strict order, and parked fetches only while all are empty.
 
 A parked fetch may catch a job at any moment, so parks exist only while a slot is free, and whatever they catch is
-claimed, or handed back, by the turn that is parked along or follows at once. Nothing waits here by the clock but for due jobs.
+claimed, or handed back, by the turn that is parked along or follows at once. Nothing waits here by the clock but for
+due jobs.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from aqueue.worker.lane import Lane
 HALVED_SLOTS: Final = 32
 """With fewer, a second round trip costs more than it gains: 10 slots drain 1.2 times as fast with whole turns."""
 
+SMALL_SHARES: Final = 12
+LEAST_SHARE: Final = 4
+"""At concurrency 100, jobs of 10 ms: 8,200/s with turns of 50, 8,900 with 12, 9,000 with 8, and no more with 5."""
+
 
 class Fetcher:
     """The intake of one worker."""
 
     def __init__(self, slots: int, *, max_jobs: int | None = None) -> None:
         self._slots = slots
-        self._share = slots if slots < HALVED_SLOTS else slots // 2
-        """What one turn asks for at most: of many slots, one half runs while the other half is settled and fetched."""
         self._max_jobs = max_jobs
         self._lanes: Sequence[Lane] = ()
         self._work = asyncio.Event()
@@ -49,6 +52,18 @@ class Fetcher:
         if self._max_jobs is not None:
             free = min(free, self._max_jobs - reserved - sum(lane.claimed for lane in self._lanes))
         return max(0, free)
+
+    @property
+    def _share(self) -> int:
+        """What one turn asks for at most.
+
+        Of many slots, one half runs while the other half is settled and fetched. Where most slots are kept by jobs that
+        last, turns are small: of many slots that come free at once the first are filled while the others are settled.
+        """
+        if self._slots < HALVED_SLOTS:
+            return self._slots
+        lasting = sum(lane.lasting for lane in self._lanes)
+        return self._slots // 2 if 2 * lasting < self._slots else max(LEAST_SHARE, self._slots // SMALL_SHARES)
 
     async def run(self, lanes: Sequence[Lane], *, burst: bool = False) -> None:
         """Fetch until told to drain, or with `burst` until nothing is queued; then settle what still runs."""

@@ -31,6 +31,7 @@ log = logging.getLogger("aqueue.worker")
 
 PAUSED_LOOK_SECONDS: Final = 2.0
 """A resume is told at once; this is the net beneath it."""
+LASTING_MEMORY: Final = 0.98
 DUE_SOON_SECONDS: Final = 0.02
 SETTLES_PER_TURN: Final = 500
 RECOVERY_PAUSE_SECONDS: Final = 0.1
@@ -60,6 +61,8 @@ class Lane:
         """The last turn whose answer was taken in; read by the heartbeat's thread, before `running`."""
         self.active = 0
         """Runs that go on, each of which takes a slot."""
+        self.lasting = 0.0
+        """Of these, the ones that go on while turns are answered: at the most, of late."""
         self.claimed = 0
         """Jobs so far."""
         self.outage = Outage(client.links.route.label)
@@ -156,8 +159,8 @@ class Lane:
 
     def _take_in(self, turn: Turn) -> None:
         """Take in the answer to the open turn."""
-        assert self._sent is not None
-        (batch, asked), self._sent = self._sent, None
+        batch, asked = self._sent or ([], 0)
+        self._sent, self.lasting = None, max(self.active, LASTING_MEMORY * self.lasting)
         self._note(turn, batch, asked)
         self.claimed += len(turn.leases)
         runs = [self._begin(lease) for lease in turn.leases]
@@ -196,8 +199,8 @@ class Lane:
     def park(self, free: int) -> None:
         """Wait at the server for the next job; wakes the fetcher when something came.
 
-        On a lane at rest the next turn waits along, for up to `free` jobs; 0 is never. Not where it will be needed soon,
-        for a job that comes due.
+        On a lane at rest the next turn waits along, for up to `free` jobs; 0 is never. Not where a job will soon come
+        due, since the turn is needed then.
         """
         self._to_park = self._parking.taken and not self._parking.wanted
         if self._parking.taken:
