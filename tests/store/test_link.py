@@ -47,6 +47,32 @@ async def test_replies_reach_their_callers_in_order(connect: Connect) -> None:
         assert server.connections == 1
 
 
+async def test_commands_in_a_row_are_answered_together_refusals_among_them(connect: Connect) -> None:
+    """They leave in one write, and a neighbour's reply is not taken for one of theirs."""
+
+    def answer(command: list[bytes]) -> bytes:
+        return b"-ERR no\r\n" if command[-1] == b"2" else bulk(command[-1])
+
+    async with ScriptedServer(answer) as server:
+        link = await connect(server)
+        alone, row = await asyncio.gather(
+            link.call("ECHO", "0"), link.call_in_a_row(("ECHO", "1"), ("ECHO", "2"), timeout=5)
+        )
+        assert (alone, row[0], str(row[1])) == (b"0", b"1", "no")
+        assert isinstance(row[1], ResponseError)
+
+
+async def test_a_row_fails_as_a_whole_when_the_connection_breaks(connect: Connect) -> None:
+    """Nobody can know which of its commands were executed."""
+    async with ScriptedServer(lambda _: b"") as server:
+        link = await connect(server)
+        row = asyncio.create_task(link.call_in_a_row(("ECHO", "1"), ("ECHO", "2"), timeout=5))
+        await heard(server, 2)
+        await link.close()
+        with pytest.raises(RedisConnectionError):
+            await row
+
+
 async def test_a_refusal_is_its_callers_alone(connect: Connect) -> None:
     """An error is a reply like any other, and takes exactly one place."""
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+import redis
+from redis.exceptions import NoScriptError
+
 from aqueue.store.client import Client
+from aqueue.store.scripts import load
 from transitions.store_image import TICKET, Store, but, caught, ended, queued, suspect, worker
 from transitions.turns import ME, TURN_TAKEN, claimed, take_turn
 
@@ -83,5 +90,69 @@ async def test_a_parked_fetch_catches_a_ticket(client: Client, store: Store) -> 
     try:
         assert await client.park(link, ME, 1)
         assert store.dump() == but(before, {"queued": [], "inbox:me": ["wake"]})
+    finally:
+        await link.close()
+
+
+async def knows_the_script(client: Client) -> None:
+    """As after a worker's first turn, which parks nothing."""
+    await client.plain("SCRIPT", "LOAD", load("settle_and_claim").text)
+
+
+async def test_a_turn_that_is_parked_along_leases_what_the_fetch_catches(client: Client, store: Store) -> None:
+    """An idle worker starts a job without another round trip, and holds it as after any turn."""
+    before = store.seed(queued("a"), queued("b"), worker("me"))
+    await knows_the_script(client)
+    link = await client.links.dedicated(client.keys.queued)
+    try:
+        turn = await client.park_with_turn(link, ME, 1, 2, 1)
+        assert claimed(turn) == [("a", "me/2")]
+        leased = {"job:a": STARTED, "queued": ["b"], "held:me": {"a": "me/2"}}
+        assert store.dump() == but(before, TURN_TAKEN, leased)
+    finally:
+        await link.close()
+
+
+async def test_a_parked_turn_is_taken_when_the_fetch_is_told_to_end(client: Client, store: Store) -> None:
+    """The worker needs its turn for something else: it looks at the queue, and is answered."""
+    before = store.seed(worker("me"))
+    await knows_the_script(client)
+    link = await client.links.dedicated(client.keys.queued)
+    try:
+        link_id = await link.call("CLIENT", "ID")
+        parked = asyncio.create_task(client.park_with_turn(link, ME, 600, 2, 1))
+        while not await client.plain("CLIENT", "UNBLOCK", link_id):
+            await asyncio.sleep(0)
+        assert (await parked).leases == []
+        assert store.dump() == but(before, TURN_TAKEN)
+    finally:
+        await link.close()
+
+
+async def test_a_parked_turn_whose_answer_was_lost_is_answered_again(client: Client, store: Store) -> None:
+    """On another connection, with the same number: neither a second lease nor a job that nobody runs."""
+    store.seed(queued("a"), queued("b"), worker("me"))
+    await knows_the_script(client)
+    link = await client.links.dedicated(client.keys.queued)
+    try:
+        lost = await client.park_with_turn(link, ME, 1, 2, 1)
+        after = store.dump()
+        assert claimed(await take_turn(client, free=1)) == claimed(lost)
+        assert store.dump() == after
+    finally:
+        await link.close()
+
+
+async def test_a_parked_turn_at_a_server_that_forgot_the_script_is_refused_and_open(
+    client: Client, store: Store, raw: redis.Redis
+) -> None:
+    """What the fetch caught waits in the inbox for the turn that is sent again."""
+    store.seed(queued("a"), worker("me"))
+    raw.script_flush()
+    link = await client.links.dedicated(client.keys.queued)
+    try:
+        with pytest.raises(NoScriptError):
+            await client.park_with_turn(link, ME, 1, 2, 1)
+        assert claimed(await take_turn(client, free=1)) == [("a", "me/2")]
     finally:
         await link.close()
