@@ -198,12 +198,13 @@ class Client:
         lost on the way, and goes back to the queue. Source: lua/extend.lua.
         """
         keys = self.keys
-        lost, cancelled, returned, next_reclaim, next_due = await self._run(
+        lost, cancelled, returned, next_reclaim, next_due, caught = await self._run(
             "extend",
             [
                 keys.queued,
                 keys.suspects,
                 keys.scheduled,
+                keys.inbox(worker),
                 keys.held(worker),
                 keys.worker(worker),
                 keys.workers,
@@ -218,6 +219,7 @@ class Client:
             layout.ids(returned),
             layout.seconds(next_reclaim),
             layout.seconds(next_due),
+            caught,
         )
 
     async def retire(self, worker: WorkerId) -> list[JobId]:

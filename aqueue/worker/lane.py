@@ -12,11 +12,11 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from aqueue.errors import StoreError
 from aqueue.job import JobId, WorkerId
-from aqueue.store.client import Client
+from aqueue.store.client import PARK_MARGIN_SECONDS, Client
 from aqueue.store.link import Link
 from aqueue.store.records import Beat, Lease, Outcome, Settle, Turn
 from aqueue.worker.executor import Executor
@@ -29,6 +29,8 @@ PARK_SECONDS: Final = 2.0
 """How long a parked fetch waits at the server. Bounds what a connection that died unnoticed can catch."""
 PAUSED_LOOK_SECONDS: Final = 2.0
 """A resume is told at once; this is the net beneath it."""
+PARK_DOUBT_SECONDS: Final = PARK_SECONDS + PARK_MARGIN_SECONDS
+"""A parked fetch whose connection broke may catch a job until then, which only reclaim would find."""
 PARK_FAILED_SECONDS: Final = 0.5
 """Without a parked fetch the queue is looked at this often."""
 UNPARK_PAUSE_SECONDS: Final = 0.005
@@ -78,6 +80,8 @@ class Lane:
         self._park_link: Link | None = None
         self._park_id: int | None = None
         self._parking = False
+        self._park_lost_at: float | None = None
+        """When the connection of a parked fetch broke; the server may not know, and go on serving it."""
 
     # turns
 
@@ -194,6 +198,8 @@ class Lane:
                 return
         except (RedisError, OSError) as error:
             log.debug("queue %s: parked fetch ended: %s", self.name, error)
+            if not isinstance(error, ResponseError):
+                self._park_lost_at = asyncio.get_running_loop().time()
             await self._drop_park_link()
             await asyncio.sleep(PARK_FAILED_SECONDS)
         finally:
@@ -235,13 +241,16 @@ class Lane:
             if self.due_at is None or due_at < self.due_at:
                 self.due_at = due_at
                 self._wake()
+        if beat.caught:  # by a parked fetch whose answer may never come
+            self.has_caught = True
+            self.look_again()
         if beat.returned:
             log.warning(
                 "queue %s: %d jobs whose claim got lost on the way were handed back", self.name, len(beat.returned)
             )
 
     async def close(self) -> bool:
-        """End what goes on in the background; say whether the server is known to have ended the parked fetch."""
+        """End what goes on in the background; say whether the server is known to have ended every parked fetch."""
         ended = True
         if self._park is not None:
             _, still_parked = await asyncio.wait([self._park], timeout=UNPARK_SECONDS)
@@ -251,4 +260,5 @@ class Lane:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         await self._drop_park_link()
-        return ended
+        lost_at = self._park_lost_at
+        return ended and (lost_at is None or lost_at + PARK_DOUBT_SECONDS < asyncio.get_running_loop().time())

@@ -9,3 +9,30 @@ from servers import binaries
 @pytest.fixture
 def engine() -> str:
     return next(iter(binaries()))
+
+
+IMPATIENT: dict[str, object] = {
+    "aqueue.settings.Settings.beat": property(lambda _: 0.05),
+    "aqueue.store.address.CONNECT_SECONDS": 0.5,
+    "aqueue.store.client.PARK_MARGIN_SECONDS": 0.5,
+    "aqueue.store.connection.PATIENCE_SECONDS": 1.0,
+    "aqueue.store.link.Link.call.__kwdefaults__": {"timeout": 0.5},
+    "aqueue.store.link.REPLY_SECONDS": 0.5,
+    "aqueue.store.mailbox.MAX_PAUSE_SECONDS": 0.2,
+    "aqueue.store.waiting.RECHECK_SECONDS": 0.5,
+    "aqueue.worker.ear.MAX_PAUSE_SECONDS": 0.2,
+    "aqueue.worker.lane.MAX_RECOVERY_PAUSE_SECONDS": 0.1,
+    "aqueue.worker.lane.PARK_FAILED_SECONDS": 0.05,
+    "aqueue.worker.lane.PARK_SECONDS": 0.3,
+    "aqueue.worker.lane.RECOVERY_PAUSE_SECONDS": 0.02,
+    "aqueue.worker.maintenance.RECLAIM_JITTER_SECONDS": 0.02,
+    "aqueue.worker.maintenance.RETRY_SECONDS": 0.1,
+}
+"""Waits for a server that says nothing, a tenth as long as users have them; what follows is the same."""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every wait end soon, so that hundreds of faults can be tried."""
+    for name, value in IMPATIENT.items():
+        monkeypatch.setattr(name, value)

@@ -38,6 +38,8 @@ class Fault(Enum):
     """The connection ends instead."""
     CUT_AFTER = "cut after"
     """It is executed, and the connection ends instead of a reply."""
+    GHOST = "ghost"
+    """The caller's connection ends at once; the server executes it, and learns of the end only by answering."""
     DUPLICATE = "duplicate"
     """It is executed twice, and the second reply arrives."""
     LATE = "late"
@@ -295,6 +297,10 @@ class Wire:
                 await self._forward(asked, _Fate.SILENCE)
             case Fault.CUT_AFTER:
                 await self._forward(asked, _Fate.CUT)
+            case Fault.GHOST:
+                await self._forward(asked, _Fate.CUT)
+                self._client.transport.abort()
+                await asyncio.get_running_loop().create_future()  # until the reply ends it all
             case _:
                 if lie is Fault.DELAY:
                     await asyncio.sleep(DELAY_SECONDS)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from servers import Server
 
-from aqueue import Queue, Worker
-from faults.proxy import Door, Fault, Lie, Proxy, Request
+from aqueue import Queue, Settings, Worker
+from faults.proxy import Door, Fault, Lie, Proxy, Request, nth
 
 
 @pytest.fixture
@@ -46,3 +47,55 @@ async def test_a_resume_that_comes_before_the_worker_listens_is_felt_at_once(
 
 def _delay_subscriptions(request: Request) -> Lie | None:
     return Fault.DELAY if request.name == "SSUBSCRIBE" else None
+
+
+# a parked fetch whose connection ended on one side only goes on at the server, first in line
+
+
+SETTINGS = Settings(lease=1.5)
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not fact():
+            await asyncio.sleep(0.005)
+
+
+async def test_what_a_ghost_of_a_parked_fetch_has_caught_runs(server: Server, proxy: Proxy, door: Door) -> None:
+    """The worker lives and waits in another fetch; nothing else comes along that would make it look."""
+    proxy.decide = nth("BLMOVE", 1, Fault.GHOST)
+    async with (
+        Queue("q", url=server.url) as queue,
+        Queue("q", url=door.url, settings=SETTINGS) as working,
+    ):
+
+        @working.task
+        async def work() -> str:
+            return "done"
+
+        async with Worker(working):
+            await until(lambda: [request.name for request in proxy.requests].count("BLMOVE") == 2)
+            job = await queue.enqueue("work")
+            assert await job.result(timeout=10) == "done"
+
+
+async def test_what_a_ghost_catches_after_its_worker_has_left_runs_elsewhere(
+    server: Server, proxy: Proxy, door: Door
+) -> None:
+    """Nobody would look into the inbox of a worker that has said farewell."""
+    proxy.decide = nth("BLMOVE", 1, Fault.GHOST)
+    async with (
+        Queue("q", url=server.url, settings=SETTINGS) as queue,
+        Queue("q", url=door.url, settings=SETTINGS) as leaving,
+    ):
+        async with Worker(leaving):
+            await until(lambda: bool(proxy.lies))
+        job = await queue.enqueue("work")
+        async with Queue("q", url=server.url, settings=SETTINGS) as other:
+
+            @other.task
+            async def work() -> str:
+                return "done"
+
+            async with Worker(other):
+                assert await job.result(timeout=10) == "done"
