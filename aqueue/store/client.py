@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, cast
 from weakref import WeakKeyDictionary
@@ -128,11 +129,13 @@ class Client:
         reply = await self._run("await", [], [channel], each, job_ids)
         return [layout.ended(*answer) for answer in reply]
 
-    async def rerun(self, job_id: JobId) -> Rerun:
-        """Queue an ended job again, with fresh counters."""
+    async def rerun(self, job_id: JobId, call: str | None = None) -> Rerun:
+        """Queue an ended job again, with fresh counters; once for each `call`, which is made up unless given."""
         keys = self.keys
         reply = await self._run(
-            "rerun", [keys.queued, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats], [job_id]
+            "rerun",
+            [keys.queued, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats],
+            [job_id, call or uuid.uuid4().hex],
         )
         return cast("Rerun", reply.decode())
 

@@ -224,6 +224,17 @@ class _Fate(Enum):
     CUT = "cut"
 
 
+_FATES: Final[dict[Fault | None, list[_Fate]]] = {
+    None: [_Fate.DELIVER],
+    Fault.DELAY: [_Fate.DELIVER],
+    Fault.DUPLICATE: [_Fate.SWALLOW, _Fate.DELIVER],
+    Fault.LOST_REPLY: [_Fate.SILENCE],
+    Fault.CUT_AFTER: [_Fate.CUT],
+    Fault.GHOST: [_Fate.CUT],
+}
+"""How the replies go to a request that is executed: once for each."""
+
+
 class Wire:
     """One connection through the proxy."""
 
@@ -276,35 +287,24 @@ class Wire:
                     await self._treat(request, lie)
 
     async def _treat(self, asked: Request, lie: Lie | None) -> None:
-        match lie:
-            case Refusal(line):
-                self._due.append(f"-{line}\r\n".encode())
-                await self._say_own()
-            case Fault.LOST_REQUEST:
-                self._deaf = True
-            case Fault.CUT_BEFORE:
-                self.cut()
-            case Fault.LATE:
-                self._proxy.hold_back(asked.words)
-                self.cut()
-            case Fault.HALF_OPEN:
-                self._door.unanswered += 1
-                self.cut()
-            case Fault.DUPLICATE:
-                await self._forward(asked, _Fate.SWALLOW)
-                await self._forward(asked, _Fate.DELIVER)
-            case Fault.LOST_REPLY:
-                await self._forward(asked, _Fate.SILENCE)
-            case Fault.CUT_AFTER:
-                await self._forward(asked, _Fate.CUT)
-            case Fault.GHOST:
-                await self._forward(asked, _Fate.CUT)
+        if isinstance(lie, Refusal):
+            self._due.append(f"-{lie.line}\r\n".encode())
+            await self._say_own()
+        elif lie in _FATES:
+            if lie is Fault.DELAY:
+                await asyncio.sleep(DELAY_SECONDS)
+            for fate in _FATES[lie]:
+                await self._forward(asked, fate)
+            if lie is Fault.GHOST:
                 self._client.transport.abort()
                 await asyncio.get_running_loop().create_future()  # until the reply ends it all
-            case _:
-                if lie is Fault.DELAY:
-                    await asyncio.sleep(DELAY_SECONDS)
-                await self._forward(asked, _Fate.DELIVER)
+        elif lie is Fault.LOST_REQUEST:
+            self._deaf = True
+        else:
+            if lie is Fault.LATE:
+                self._proxy.hold_back(asked.words)
+            self._door.unanswered += lie is Fault.HALF_OPEN
+            self.cut()
 
     async def _forward(self, asked: Request, fate: _Fate) -> None:
         assert self._server is not None
