@@ -13,22 +13,23 @@ def engine() -> str:
 
 IMPATIENT: dict[str, object] = {
     "aqueue.settings.Settings.beat": property(lambda _: 0.05),
-    "aqueue.store.address.CONNECT_SECONDS": 0.5,
-    "aqueue.store.client.PARK_MARGIN_SECONDS": 0.5,
+    "aqueue.store.address.CONNECT_SECONDS": 0.25,
+    "aqueue.store.client.PARK_MARGIN_SECONDS": 0.25,
     "aqueue.store.connection.PATIENCE_SECONDS": 1.0,
-    "aqueue.store.link.Link.call.__kwdefaults__": {"timeout": 0.5},
-    "aqueue.store.link.REPLY_SECONDS": 0.5,
+    "aqueue.store.link.Link.call.__kwdefaults__": {"timeout": 0.25},
+    "aqueue.store.link.REPLY_SECONDS": 0.25,
     "aqueue.store.mailbox.MAX_PAUSE_SECONDS": 0.2,
-    "aqueue.store.waiting.RECHECK_SECONDS": 0.5,
+    "aqueue.store.waiting.RECHECK_SECONDS": 0.25,
     "aqueue.worker.ear.MAX_PAUSE_SECONDS": 0.2,
     "aqueue.worker.lane.MAX_RECOVERY_PAUSE_SECONDS": 0.1,
+    "aqueue.worker.lane.PARK_DOUBT_SECONDS": 0.45,
     "aqueue.worker.lane.PARK_FAILED_SECONDS": 0.05,
-    "aqueue.worker.lane.PARK_SECONDS": 0.3,
+    "aqueue.worker.lane.PARK_SECONDS": 0.2,
     "aqueue.worker.lane.RECOVERY_PAUSE_SECONDS": 0.02,
     "aqueue.worker.maintenance.RECLAIM_JITTER_SECONDS": 0.02,
     "aqueue.worker.maintenance.RETRY_SECONDS": 0.1,
 }
-"""Waits for a server that says nothing, a tenth as long as users have them; what follows is the same."""
+"""Waits for a server that says nothing, a twentieth as long as users have them; what follows is the same."""
 
 
 @pytest.fixture

@@ -1,0 +1,106 @@
+"""Every call of a fixed piece of work meets every fault, and each time nothing is lost, doubled or left behind.
+
+The workload makes about 130 calls of 26 kinds. The short form hits the first call of every kind in one run per fault;
+the long form hits one call per run, every one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+import redis
+from servers import Server
+
+from aqueue.store import scripts
+from faults.history import complaints, remains
+from faults.proxy import Decide, Fault, Proxy, first_of_each, honest, nth
+from faults.workload import Workload
+
+pytestmark = pytest.mark.usefixtures("impatient")
+
+AT_ONCE = 8
+"""Runs of the long form side by side; each mostly waits."""
+
+
+@dataclass
+class Tried:
+    """One run of the workload: what it called, how often a lie was told, and what went wrong."""
+
+    calls: Counter[str]
+    lies: int
+    wrong: list[str]
+
+
+class Laboratory:
+    """Runs the workload again and again, each time on a queue of its own."""
+
+    def __init__(self, server: Server, raw: redis.Redis) -> None:
+        self._server = server
+        self._raw = raw
+        self._runs = 0
+
+    async def tried(self, decide: Decide) -> Tried:
+        """Run the workload under a proxy that lies like this."""
+        self._runs += 1
+        name = f"sweep{self._runs}"
+        async with Proxy(self._server.socket, decide) as proxy:
+            producer, worker = await proxy.door("producer"), await proxy.door("worker")
+            work = Workload(name, producer=producer.url, worker=worker.url, raw=self._raw, raw_url=self._server.url)
+            wrong = []
+            try:
+                await work.run()
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is what this is about
+                wrong = [f"{work.stage}: {error!r}", *traceback.format_tb(error.__traceback__)[-2:]]
+            wrong += complaints(work.history, remains(self._raw, work.name))
+            return Tried(Counter(request.name for request in proxy.requests), len(proxy.lies), wrong)
+
+
+@pytest.fixture
+async def laboratory(server: Server, raw: redis.Redis) -> AsyncIterator[Laboratory]:
+    yield Laboratory(server, raw)
+    for key in raw.scan_iter("aqueue:*"):  # what a worker could not take along; the history has been checked
+        raw.delete(key)
+
+
+async def test_the_workload_calls_every_script(laboratory: Laboratory) -> None:
+    """A script that it does not call is not swept."""
+    found = await laboratory.tried(honest)
+    assert found.wrong == []
+    assert set(scripts.names()) <= set(found.calls)
+    assert {"BLMOVE", "CLIENT ID", "CLIENT UNBLOCK", "HELLO", "INFO", "SADD", "SSUBSCRIBE", "SUNSUBSCRIBE"} <= set(
+        found.calls
+    )
+
+
+async def test_the_first_call_of_every_kind_meets_every_fault(laboratory: Laboratory) -> None:
+    """One run per fault, each full of it, and not one job pays for it."""
+    runs = await asyncio.gather(*(laboratory.tried(first_of_each(fault)) for fault in Fault))
+    assert {fault.value: run.wrong for fault, run in zip(Fault, runs, strict=True) if run.wrong} == {}
+    assert all(run.lies >= len(scripts.names()) for run in runs)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.value)
+async def test_every_single_call_meets_the_fault(fault: Fault, laboratory: Laboratory) -> None:
+    """The long form: one fault per run, at each call in turn."""
+    calls = (await laboratory.tried(honest)).calls
+    places = [(name, n) for name, count in sorted(calls.items()) for n in range(1, count + 1)]
+    turn, wrong, lies = asyncio.Semaphore(AT_ONCE), dict[str, list[str]](), 0
+
+    async def one(name: str, n: int) -> None:
+        nonlocal lies
+        async with turn:
+            found = await laboratory.tried(nth(name, n, fault))
+        lies += found.lies
+        if found.wrong:
+            wrong[f"{name} {n}"] = found.wrong
+
+    await asyncio.gather(*(one(name, n) for name, n in places))
+    print(f"{fault.value}: {len(places)} runs, {lies} faults, {len(wrong)} with complaints")
+    assert wrong == {}
