@@ -103,4 +103,6 @@ async def test_every_single_call_meets_the_fault(fault: Fault, laboratory: Labor
 
     await asyncio.gather(*(one(name, n) for name, n in places))
     print(f"{fault.value}: {len(places)} runs, {lies} faults, {len(wrong)} with complaints")
+    for place, complaint in wrong.items():
+        print(f"{place}:", *complaint, sep="\n  ")
     assert wrong == {}

@@ -204,8 +204,12 @@ class Workload:
         (job,) = await self._enqueue(self._call("doomed"))
         with pytest.raises(JobFailed):
             await self._result(job)
-        self.history.cause(job.id)
-        await self._insist(lambda: self._producer.rerun(job.id), done=(ConfigurationError,))
+
+        async def rerun() -> None:
+            self.history.cause(job.id)  # each wish is one of its own
+            await self._producer.rerun(job.id)
+
+        await self._insist(rerun, done=(ConfigurationError,))
         with pytest.raises(JobFailed):
             await self._result(job)
         self.history.removed.add(job.id)
@@ -215,16 +219,18 @@ class Workload:
     async def _cancel_while_it_runs(self) -> None:
         (job,) = await self._enqueue(self._call("gated", "cancelled"))
         await self._until_started("cancelled")
-        assert await self._insist(job.cancel) in (Cancellation.REQUESTED, Cancellation.TOO_LATE)
+        await self._insist(job.cancel)
         with pytest.raises(JobCancelled):
             await self._result(job)
 
     async def _look_after(self) -> None:
         (far,) = await self._enqueue(self._call("add", 7, delay=600))
-        self.history.removed.add(far.id)
         store = await self._producer.store()
         for call in (store.promote, store.prune, store.stats):
             await self._insist(call)
         listed = await self._insist(lambda: self._producer.jobs("scheduled"))
         assert far.id in {info.id for info in listed or ()}
+        base = f"aqueue:{{{self.name}}}:"
+        waiting = [*self._raw.lrange(f"{base}queued", 0, -1), *self._raw.zrange(f"{base}scheduled", 0, -1)]
+        self.history.removed.update(map(str, waiting))
         await self._insist(self._producer.purge)
