@@ -192,7 +192,8 @@ class Lane:
         try:
             link = await self._open_park_link()
             while self._parking:
-                if await self.client.park(link, self.worker, PARK_SECONDS):
+                # Over before the lease is: what a stopped worker catches after its reclaim nobody would find.
+                if await self.client.park(link, self.worker, min(PARK_SECONDS, self.client.settings.lease / 2)):
                     break
             else:
                 return

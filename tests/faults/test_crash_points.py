@@ -131,7 +131,7 @@ async def _each_dies(morgue: Morgue, points: list[str]) -> dict[str, list[str]]:
     print(f"{len(points)} points, {killed} deaths, {len(wrong)} with complaints")
     for point, complaint in wrong.items():
         print(f"{point}:", *complaint, sep="\n  ")
-    assert killed >= len(points) * 0.9, "a run that is not disturbed passes these points; nearly all were reached again"
+    assert killed > len(points) / 2, "a run that is not disturbed passes these points; most must be reached again"
     return wrong
 
 
