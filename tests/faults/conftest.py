@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+
 import pytest
-from servers import binaries
+import redis
+from servers import Server, binaries
+
+from faults.laboratory import Laboratory
 
 
 @pytest.fixture
@@ -37,3 +42,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every wait end soon, so that hundreds of faults can be tried."""
     for name, value in IMPATIENT.items():
         monkeypatch.setattr(name, value)
+
+
+@pytest.fixture
+async def laboratory(server: Server, raw: redis.Redis) -> AsyncIterator[Laboratory]:
+    yield Laboratory(server, raw)
+    for key in raw.scan_iter("aqueue:*"):  # what a worker could not take along; the history has been checked
+        raw.delete(key)
+
+
+@pytest.fixture
+def raw_own(own_server: Server) -> Iterator[redis.Redis]:
+    """A plain client of the test's own server."""
+    with own_server.client() as client:
+        yield client

@@ -7,64 +7,17 @@ the long form hits one call per run, every one.
 from __future__ import annotations
 
 import asyncio
-import traceback
-from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import pytest
-import redis
-from servers import Server
 
 from aqueue.store import scripts
-from faults.history import complaints, remains
-from faults.proxy import Decide, Fault, Proxy, first_of_each, honest, nth
-from faults.workload import Workload
+from faults.laboratory import Laboratory
+from faults.proxy import Fault, first_of_each, honest, nth
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
 AT_ONCE = 8
 """Runs of the long form side by side; each mostly waits."""
-
-
-@dataclass
-class Tried:
-    """One run of the workload: what it called, how often a lie was told, and what went wrong."""
-
-    calls: Counter[str]
-    lies: int
-    wrong: list[str]
-
-
-class Laboratory:
-    """Runs the workload again and again, each time on a queue of its own."""
-
-    def __init__(self, server: Server, raw: redis.Redis) -> None:
-        self._server = server
-        self._raw = raw
-        self._runs = 0
-
-    async def tried(self, decide: Decide) -> Tried:
-        """Run the workload under a proxy that lies like this."""
-        self._runs += 1
-        name = f"sweep{self._runs}"
-        async with Proxy(self._server.socket, decide) as proxy:
-            producer, worker = await proxy.door("producer"), await proxy.door("worker")
-            work = Workload(name, producer=producer.url, worker=worker.url, raw=self._raw, raw_url=self._server.url)
-            wrong = []
-            try:
-                await work.run()
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is what this is about
-                wrong = [f"{work.stage}: {error!r}", *traceback.format_tb(error.__traceback__)[-2:]]
-            wrong += complaints(work.history, remains(self._raw, work.name))
-            return Tried(Counter(request.name for request in proxy.requests), len(proxy.lies), wrong)
-
-
-@pytest.fixture
-async def laboratory(server: Server, raw: redis.Redis) -> AsyncIterator[Laboratory]:
-    yield Laboratory(server, raw)
-    for key in raw.scan_iter("aqueue:*"):  # what a worker could not take along; the history has been checked
-        raw.delete(key)
 
 
 async def test_the_workload_calls_every_script(laboratory: Laboratory) -> None:
