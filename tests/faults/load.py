@@ -17,6 +17,16 @@ DRAIN_SECONDS: Final = 60.0
 """Ends a test that has failed."""
 
 
+FORGOTTEN: Final = (
+    "was acknowledged and is nowhere",
+    "has run and has no record",
+    "ran ",
+    "was started while",
+    "counted",
+)
+"""Complaints that are no fault of ours when the server itself has gone back to an earlier state."""
+
+
 class Load:
     """Enqueues and runs short jobs until its block ends, then lets the queue run empty."""
 

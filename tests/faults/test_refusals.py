@@ -94,13 +94,13 @@ async def test_a_worker_outlives_what_stays(laboratory: Laboratory) -> None:
     assert {word(line): run.wrong for line, run in zip(STAYING, runs, strict=True) if run.wrong} == {}
 
 
-@pytest.mark.parametrize("line", PASSING, ids=word)
+@pytest.mark.parametrize("line", PASSING[:-1], ids=word)  # a script that is sent whole cannot be unknown
 async def test_what_should_pass_and_does_not_is_an_outage(line: str, proxy: Proxy) -> None:
     """A producer waits for as long as its patience lasts, and is told that the server cannot be used."""
     door = await proxy.door("main")
     async with Queue("q", url=door.url) as queue:
         proxy.decide = always("enqueue", line)
-        with pytest.raises(StoreUnavailable if word(line) != "NOSCRIPT" else StoreError, match=word(line)):
+        with pytest.raises(StoreUnavailable):
             await queue.enqueue("work")
         assert len(proxy.lies) > 1
 
