@@ -9,7 +9,7 @@ import pytest
 from servers import Server
 
 from aqueue import Queue, Settings, Worker
-from faults.proxy import Door, Fault, Lie, Proxy, Request, nth
+from faults.proxy import Door, Fault, Lie, Proxy, Request, honest, nth
 
 
 @pytest.fixture
@@ -47,6 +47,19 @@ async def test_a_resume_that_comes_before_the_worker_listens_is_felt_at_once(
 
 def _delay_subscriptions(request: Request) -> Lie | None:
     return Fault.DELAY if request.name == "SSUBSCRIBE" else None
+
+
+async def test_a_heartbeat_that_waits_for_its_server_does_not_blame_the_loop(
+    proxy: Proxy, door: Door, impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In an outage a beat takes longer than usual; nobody is to look for a blocking job then."""
+    async with Queue("q", url=door.url) as working, Worker(working):
+        proxy.decide = lambda request: Fault.LOST_REPLY if request.name == "extend" else None
+        await until(lambda: len(proxy.lies) >= 3)
+        proxy.decide = honest
+        before = len(proxy.requests)
+        await until(lambda: "extend" in {request.name for request in proxy.requests[before:]})
+    assert "has been blocked" not in caplog.text
 
 
 # a parked fetch whose connection ended on one side only goes on at the server, first in line
