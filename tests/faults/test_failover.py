@@ -61,16 +61,17 @@ def sentinel(tmp_path: Path) -> Iterator[Site]:
             port: stack.enter_context(node(tmp_path / str(port), port, *(follow if port != ports[0] else ())))
             for port in ports
         }
-        for port in ports[1:]:
-            wait_until(partial(_has_synced, servers[port]), 20, "the replica has synced")
+        wait_until(partial(_feeds, servers[ports[0]], 2), 30, "both replicas are fed")
         watchers = [_start_watcher(stack, tmp_path, ports[0]) for _ in range(WATCHERS)]
         for watcher in watchers:
             wait_until(partial(_knows_all, watcher), 30, "the sentinel knows the others")
         yield Site("redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in watchers) + "/main", servers)
 
 
-def _has_synced(replica: redis.Redis) -> bool:
-    return dict(replica.info("replication")).get("master_link_status") == "up"
+def _feeds(primary: redis.Redis, count: int) -> bool:
+    """Ask the primary: a replica that has loaded the data may still have to say so before it is sent more."""
+    replicas = [value for name, value in dict(primary.info("replication")).items() if name.startswith("slave")]
+    return [replica["state"] for replica in replicas if isinstance(replica, dict)] == ["online"] * count
 
 
 def _start_watcher(stack: ExitStack, directory: Path, primary: int) -> int:
@@ -111,7 +112,7 @@ def cluster(tmp_path: Path) -> Iterator[Site]:
             wait_until(partial(is_whole, server, 6), 30, "the cluster is whole")
         for primary, replica in zip(ports[:3], ports[3:], strict=True):
             cluster_command(servers[replica], "REPLICATE", cluster_command(servers[primary], "MYID"))
-            wait_until(partial(_has_synced, servers[replica]), 30, "the replica has synced")
+            wait_until(partial(_feeds, servers[primary], 1), 30, "the replica is fed")
         slot = int(cluster_command(servers[ports[0]], "KEYSLOT", "{load}"))
         owner = next(n for n in range(3) if slot < bounds[n + 1])
         own = {port: servers[port] for port in (ports[owner], ports[3 + owner])}
@@ -121,7 +122,7 @@ def cluster(tmp_path: Path) -> Iterator[Site]:
 async def _survives(site: Site) -> None:
     async with Load(site.url, settings=Settings(lease=2)) as load, load.worker():
         await load.more()
-        site.kill(next(iter(site.servers)))
+        await asyncio.to_thread(site.kill, next(iter(site.servers)))
         raw = await asyncio.to_thread(site.primary)
         await load.more()
         found = await load.wrong(raw)
