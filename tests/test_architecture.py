@@ -295,6 +295,6 @@ def test_the_data_model_names_every_field_of_a_job() -> None:
     named = set(re.findall(r"`(\w+)`", section[1]))
     lua = "\n".join(code(path) for path in EVERY_LUA_FILE)
     written = set(
-        re.findall(r"'((?:\w+_ms)|state|attempt|crashes|token|unique|cancel|waiters|result|error|task)'", lua)
+        re.findall(r"'((?:\w+_ms)|state|attempt|crashes|token|unique|cancel|waiters|rerun|result|error|task)'", lua)
     )
     assert named == written

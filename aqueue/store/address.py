@@ -29,7 +29,7 @@ from redis.asyncio.connection import (
 from redis.asyncio.retry import Retry as RedisRetry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, RedisClusterException
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from aqueue import embedded
@@ -85,7 +85,7 @@ class Route(ABC):
         """Open a connection to the server that owns `key`. Errors: those of redis-py, and OSError."""
 
     async def refresh(self) -> None:  # noqa: B027  # only a cluster has something to forget
-        """Forget what was learned about the servers: one of them said it is not the right one."""
+        """Forget what was learned about the servers: one of them is not the right one, or is away."""
 
     async def close(self) -> None:  # noqa: B027  # only sentinels and clusters are asked
         """Give back what learning about the servers has opened."""
@@ -143,7 +143,8 @@ class ClusterRoute(Route):
 
     def __init__(self, label: str, hosts: list[tuple[str, int]], options: Mapping[str, Any]) -> None:
         super().__init__(label)
-        self._hosts = hosts
+        self._hosts = list(hosts)
+        """Those that were named, and those that were learned of: any of them knows the others."""
         self._options = dict(options)
         self._topology: redis_asyncio.RedisCluster | None = None
         self._learning = asyncio.Lock()
@@ -153,6 +154,11 @@ class ClusterRoute(Route):
             if self._topology is None:
                 nodes = [ClusterNode(host, port) for host, port in self._hosts]
                 self._topology = await redis_asyncio.RedisCluster(startup_nodes=nodes, **self._options).initialize()
+                self._hosts += [
+                    (str(node.host), int(node.port))
+                    for node in self._topology.get_nodes()
+                    if (node.host, node.port) not in self._hosts
+                ]
             return self._topology
 
     def known_node(self, key: str) -> str | None:
@@ -160,8 +166,11 @@ class ClusterRoute(Route):
         return None if node is None else f"{node.host}:{node.port}"
 
     async def node(self, key: str) -> str:
-        await self._learn()
-        node = self.known_node(key)
+        try:
+            await self._learn()
+            node = self.known_node(key)
+        except RedisClusterException as error:  # none of redis-py's own errors, though it means the same
+            raise RedisConnectionError(str(error)) from error
         if node is None:
             raise RedisConnectionError(f"no server of the cluster covers {key}")
         return node

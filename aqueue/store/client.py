@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, cast
 from weakref import WeakKeyDictionary
@@ -128,11 +129,13 @@ class Client:
         reply = await self._run("await", [], [channel], each, job_ids)
         return [layout.ended(*answer) for answer in reply]
 
-    async def rerun(self, job_id: JobId) -> Rerun:
-        """Queue an ended job again, with fresh counters."""
+    async def rerun(self, job_id: JobId, call: str | None = None) -> Rerun:
+        """Queue an ended job again, with fresh counters; once for each `call`, which is made up unless given."""
         keys = self.keys
         reply = await self._run(
-            "rerun", [keys.queued, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats], [job_id]
+            "rerun",
+            [keys.queued, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats],
+            [job_id, call or uuid.uuid4().hex],
         )
         return cast("Rerun", reply.decode())
 
@@ -194,12 +197,13 @@ class Client:
         lost on the way, and goes back to the queue. Source: lua/extend.lua.
         """
         keys = self.keys
-        lost, cancelled, returned, next_reclaim, next_due = await self._run(
+        lost, cancelled, returned, next_reclaim, next_due, caught = await self._run(
             "extend",
             [
                 keys.queued,
                 keys.suspects,
                 keys.scheduled,
+                keys.inbox(worker),
                 keys.held(worker),
                 keys.worker(worker),
                 keys.workers,
@@ -214,6 +218,7 @@ class Client:
             layout.ids(returned),
             layout.seconds(next_reclaim),
             layout.seconds(next_due),
+            caught,
         )
 
     async def retire(self, worker: WorkerId) -> list[JobId]:

@@ -123,6 +123,7 @@ class Links:
                 raise self._unavailable(error) from error
             except (RedisError, OSError) as error:
                 problem = error
+                await self.route.refresh()  # it may be away for good, and another serve in its place
             if loop.time() + pause > give_up:
                 raise self._unavailable(problem) from problem
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads load, guards nothing

@@ -120,6 +120,8 @@ class Beat(msgspec.Struct, frozen=True, gc=False):
     returned: list[JobId]
     next_reclaim: float | None
     next_due: float | None
+    caught: int = 0
+    """Jobs in the inbox that no turn has taken yet."""
 
 
 class Gone(msgspec.Struct, frozen=True, gc=False):

@@ -34,6 +34,10 @@ class Ear(Listener):
         elif verb == "resume":
             self._lane.look_again()
 
+    def restored(self) -> None:
+        """A resume may have been missed; a missed cancel is in the heartbeat's next answer."""
+        self._lane.look_again()
+
     async def run(self) -> None:
         """Listen until cancelled."""
         client = self._lane.client
@@ -48,6 +52,7 @@ class Ear(Listener):
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, MAX_PAUSE_SECONDS)
                 continue
+            self.restored()  # nobody heard what was said before
             try:
                 await asyncio.get_running_loop().create_future()  # until the agents end
             finally:

@@ -36,7 +36,8 @@ class Heartbeat:
         self._blocked_cap = blocked_cap
         self._home = asyncio.get_running_loop()
         self._home_thread = threading.get_ident()
-        self._turned = time.monotonic()
+        self._asked_at: float | None = None
+        """Since when the worker's loop is asked for a sign of life, unless it has given one."""
         self._warned = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._main, name="aqueue heartbeat", daemon=True)
@@ -97,15 +98,19 @@ class Heartbeat:
 
     def _may_extend(self) -> bool:
         """Say whether the worker's loop has turned lately enough to be trusted with its leases."""
-        blocked_for = time.monotonic() - self._turned
-        self._tell_home(self._loop_turned)
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+            self._tell_home(self._loop_turned)
+            return True
+        blocked_for = now - self._asked_at
         if blocked_for > 2 * self._every and not self._warned:
             self._warned = True
             self._warn(blocked_for)
         return blocked_for <= self._blocked_cap
 
     def _loop_turned(self) -> None:
-        self._turned = time.monotonic()
+        self._asked_at = None
         self._warned = False
 
     def _warn(self, blocked_for: float) -> None:

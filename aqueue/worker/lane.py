@@ -24,7 +24,7 @@ from aqueue.store.link import Link
 from aqueue.store.records import Beat, Lease, Outcome, Settle, Turn
 from aqueue.worker.executor import Executor
 from aqueue.worker.journal import Journal, Outage
-from aqueue.worker.parking import PARK_SECONDS, Parking
+from aqueue.worker.parking import Parking
 from aqueue.worker.run import Reason, Run
 
 log = logging.getLogger("aqueue.worker")
@@ -216,7 +216,7 @@ class Lane:
 
     async def _fetch(self, link: Link) -> None:
         while self._parking.wanted:
-            if await self.client.park(link, self.worker, PARK_SECONDS):
+            if await self.client.park(link, self.worker, self._parking.seconds):
                 self.has_more = self.has_caught = True
                 return
 
@@ -224,7 +224,8 @@ class Lane:
         if not self._parking.wanted:
             self._sent = None  # it never left
             return
-        turn = await self.client.park_with_turn(link, self.worker, PARK_SECONDS, self.answered + 1, free)
+        seconds = self._parking.seconds
+        turn = await self.client.park_with_turn(link, self.worker, seconds, self.answered + 1, free)
         self.turn_parked = False
         self.outage.back()
         self._take_in(turn)
@@ -263,13 +264,16 @@ class Lane:
             if self.due_at is None or due_at < self.due_at:
                 self.due_at = due_at
                 self._wake()
+        if beat.caught:  # by a parked fetch whose answer may never come
+            self.has_caught = True
+            self.look_again()
         if beat.returned:
             log.warning(
                 "queue %s: %d jobs whose claim got lost on the way were handed back", self.name, len(beat.returned)
             )
 
     async def close(self) -> bool:
-        """End what goes on in the background; say whether the server is known to have ended the parked fetch."""
+        """End what goes on in the background; say whether the server is known to have ended every parked fetch."""
         if self._recovery is not None:
             self._recovery.cancel()
             await asyncio.gather(self._recovery, return_exceptions=True)

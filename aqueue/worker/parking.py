@@ -11,16 +11,18 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from aqueue.errors import StoreError
-from aqueue.store.client import Client
+from aqueue.store.client import PARK_MARGIN_SECONDS, Client
 from aqueue.store.link import Link
 
 log = logging.getLogger("aqueue.worker")
 
 PARK_SECONDS: Final = 2.0
 """How long a parked fetch waits at the server. Bounds what a connection that died unnoticed can catch."""
+DOUBT_SECONDS: Final = PARK_SECONDS + PARK_MARGIN_SECONDS
+"""A parked fetch whose connection broke may catch a job until then, which only reclaim would find."""
 FAILED_SECONDS: Final = 0.5
 """Without a parked fetch the queue is looked at this often."""
 UNBLOCK_PAUSE_SECONDS: Final = 0.005
@@ -40,6 +42,13 @@ class Parking:
         self._telling: asyncio.Task[None] | None = None
         self._link: Link | None = None
         self._link_id: int | None = None
+        self._lost_at: float | None = None
+        """When the connection of a parked fetch broke; the server may not know, and go on serving it."""
+
+    @property
+    def seconds(self) -> float:
+        """How long a fetch waits: it is over before the lease is, else nobody finds what a stopped worker catches."""
+        return min(PARK_SECONDS, self._client.settings.lease / 2)
 
     @property
     def taken(self) -> bool:
@@ -64,6 +73,8 @@ class Parking:
             await fetch(link)
         except (RedisError, OSError) as error:
             log.debug("queue %s: parked fetch ended: %s", self._client.keys.queue, error)
+            if not isinstance(error, ResponseError):
+                self._lost_at = asyncio.get_running_loop().time()
             failed()
             await self._drop()
             await asyncio.sleep(FAILED_SECONDS)
@@ -104,7 +115,7 @@ class Parking:
             await link.close()
 
     async def close(self) -> bool:
-        """Give the connection back; say whether the server is known to have ended the fetch."""
+        """Give the connection back; say whether the server is known to have ended every fetch."""
         known = True
         if self._task is not None:
             _, still_parked = await asyncio.wait([self._task], timeout=END_SECONDS)
@@ -114,4 +125,5 @@ class Parking:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         await self._drop()
-        return known
+        doubt = self._lost_at is not None and asyncio.get_running_loop().time() <= self._lost_at + DOUBT_SECONDS
+        return known and not doubt

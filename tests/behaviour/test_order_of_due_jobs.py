@@ -42,7 +42,7 @@ async def test_a_short_delay_overtakes_a_long_one(queue: Queue) -> None:
 
 async def test_a_delay_is_over_before_a_parked_fetch_would_be(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that comes due must not wait for the end of a fetch that was parked before."""
-    monkeypatch.setattr("aqueue.worker.lane.PARK_SECONDS", 600)
+    monkeypatch.setattr("aqueue.worker.parking.PARK_SECONDS", 600)
 
     @queue.task
     async def work() -> int:

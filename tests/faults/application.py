@@ -10,12 +10,13 @@ import os
 import time
 from pathlib import Path
 
-from aqueue import Context, Queue, Settings
+from aqueue import Context, Queue, Retry, Settings
 
 RECORD = os.environ.get("FAULT_RECORD", os.devnull)
 LEASE = float(os.environ.get("FAULT_LEASE", "15"))
+BLOCKED_CAP = float(os.environ.get("FAULT_BLOCKED_CAP", "300"))
 
-queue = Queue("faults", settings=Settings(lease=LEASE))
+queue = Queue(os.environ.get("FAULT_QUEUE", "faults"), settings=Settings(lease=LEASE, blocked_loop_cap=BLOCKED_CAP))
 
 
 def record(what: str, context: Context) -> None:
@@ -57,6 +58,39 @@ async def blocking(context: Context, seconds: float) -> str:
 def threaded(context: Context, seconds: float) -> str:
     record("start", context)
     time.sleep(seconds)
+    record("end", context)
+    return "done"
+
+
+@queue.task(retry=Retry(max_attempts=3, backoff=0.01))
+async def second_time(context: Context) -> str:
+    record("start", context)
+    if context.attempt == 1:
+        raise ValueError("the first time it fails")
+    record("end", context)
+    return "done"
+
+
+@queue.task
+async def endless_at_first(context: Context) -> str:
+    """Wait for ever, unless a worker has died of this job before."""
+    record("start", context)
+    try:
+        while context.crashes == 0:
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        record("cancelled", context)
+        raise
+    record("end", context)
+    return "done"
+
+
+@queue.task
+async def blocking_at_first(context: Context, path: str) -> str:
+    """Let nothing else turn until another process opens the gate, unless a worker was given up for this job before."""
+    record("start", context)
+    while context.crashes == 0 and not Path(path).exists():
+        time.sleep(0.01)
     record("end", context)
     return "done"
 

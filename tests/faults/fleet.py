@@ -35,10 +35,29 @@ class Line:
     crashes: int
 
 
+def read_lines(record: Path) -> list[Line]:
+    """Read what the application has recorded so far."""
+    if not record.exists():
+        return []
+    found = []
+    for line in record.read_text().splitlines():
+        what, job_id, pid, at, attempt, crashes = line.split()
+        found.append(Line(what, job_id, int(pid), float(at), int(attempt), int(crashes)))
+    return found
+
+
 class Fleet:
     """Some `python -m aqueue.worker` processes on one server."""
 
-    def __init__(self, url: str, directory: Path, *, lease: float = 1.5, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        directory: Path,
+        *,
+        lease: float = 1.5,
+        blocked_cap: float | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
         self._record = directory / "record"
         self._log = directory / "log"
         self._environment = {
@@ -48,6 +67,8 @@ class Fleet:
             "FAULT_LEASE": str(lease),
         }
         self._options = options
+        if blocked_cap is not None:
+            self._environment["FAULT_BLOCKED_CAP"] = str(blocked_cap)
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, count: int = 1) -> list[subprocess.Popen[bytes]]:
@@ -70,13 +91,7 @@ class Fleet:
         self.processes.remove(process)
 
     def lines(self) -> list[Line]:
-        if not self._record.exists():
-            return []
-        found = []
-        for line in self._record.read_text().splitlines():
-            what, job_id, pid, at, attempt, crashes = line.split()
-            found.append(Line(what, job_id, int(pid), float(at), int(attempt), int(crashes)))
-        return found
+        return read_lines(self._record)
 
     def runs(self, what: str = "start") -> Counter[str]:
         """Count starts, or ends, by job."""

@@ -3,65 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import time
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 import redis.asyncio as redis_asyncio
-from servers import binaries
 
 from aqueue import Queue, Settings, StoreUnavailable, Worker
 from faults.fleet import wait_until
-
-BINARY = next(iter(binaries().values()))
-
-
-def free_port() -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 55_000:  # a cluster bus listens 10,000 higher
-            return port
-
-
-@contextmanager
-def node(directory: Path, port: int, *options: str) -> Generator[redis.Redis]:
-    """Run one server on a port of loopback."""
-    directory.mkdir()
-    process = subprocess.Popen(
-        [BINARY, *options, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", ""],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        with redis.Redis(port=port, decode_responses=True) as client:
-
-            def answers() -> bool:
-                try:
-                    return bool(client.ping())
-                except redis.RedisError:
-                    return False
-
-            wait_until(answers, 10, f"the server at {port} answers")
-            yield client
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _cluster(client: redis.Redis, *command: str | int) -> str:
-    return str(client.execute_command("CLUSTER", *command))  # type: ignore[no-untyped-call]  # redis-py leaves it so
-
-
-def _is_whole(client: redis.Redis) -> bool:
-    """Say whether this node has met the others and sees all slots served."""
-    return "cluster_state:ok" in _cluster(client, "INFO") and _cluster(client, "NODES").count("connected") == 3
+from faults.topologies import BINARY, cluster_command, free_port, is_whole, node
 
 
 @pytest.fixture
@@ -77,11 +32,11 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         ]
         bounds = [0, 5461, 10923, 16384]
         for client, first, end in zip(clients, bounds, bounds[1:], strict=False):
-            _cluster(client, "ADDSLOTSRANGE", first, end - 1)
+            cluster_command(client, "ADDSLOTSRANGE", first, end - 1)
         for port in ports[1:]:
-            _cluster(clients[0], "MEET", "127.0.0.1", port)
+            cluster_command(clients[0], "MEET", "127.0.0.1", port)
         for client in clients:
-            wait_until(partial(_is_whole, client), 20, "the cluster is whole")
+            wait_until(partial(is_whole, client, 3), 20, "the cluster is whole")
         yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
 
 

@@ -6,7 +6,7 @@ from aqueue.job import JobId
 from aqueue.store.client import Client
 from aqueue.store.records import Beat
 from transitions.conftest import Listening
-from transitions.store_image import Image, Store, but, queued, running, scheduled, suspect, worker
+from transitions.store_image import Image, Store, but, caught, queued, running, scheduled, suspect, worker
 from transitions.turns import ME
 
 A, B = JobId("a"), JobId("b")
@@ -154,3 +154,10 @@ async def test_a_suspect_that_waits_does_not_call_a_worker_that_runs_one(client:
     """It would be put aside again, at every beat."""
     store.seed(running("s", "me/1", crashes=2), suspect("t"), worker("me", suspect="s"))
     assert (await client.extend(ME, 1, [JobId("s")], "new")).next_due is None
+
+
+async def test_what_lies_in_the_inbox_is_told(client: Client, store: Store) -> None:
+    """A parked fetch whose connection broke may catch a job after all, and nobody is told."""
+    before = store.seed(caught("a", "me"), worker("me"))
+    assert (await client.extend(ME, 1, [], "new")).caught == 1
+    assert store.dump() == but(before, BEATEN)

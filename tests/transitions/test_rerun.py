@@ -7,8 +7,9 @@ import redis
 
 from aqueue.job import JobId
 from aqueue.store.client import Client
+from aqueue.store.records import Failed
 from transitions.store_image import BASE, Image, Store, but, ended, failed, queued, running, scheduled, worker
-from transitions.turns import claimed, take_turn
+from transitions.turns import BOOM, claimed, settle, take_turn
 
 A = JobId("a")
 
@@ -20,8 +21,8 @@ async def test_a_failed_job_gets_a_fresh_start_behind_the_others(client: Client,
         failed("a", crashes=2, token="me/1", due_ms=-50, expires_ms=-40, started_ms=-20, unknown_ms=-30, cancel=1),
         failed("b"),
     )
-    assert await client.rerun(A) == "queued"
-    fresh = {"state": "queued", "enqueued_ms": -60, "due_ms": 0}
+    assert await client.rerun(A, "once") == "queued"
+    fresh = {"state": "queued", "enqueued_ms": -60, "due_ms": 0, "rerun": "once"}
     assert store.dump() == but(
         {**before, "job:a": fresh},
         {
@@ -37,9 +38,9 @@ async def test_a_failed_job_gets_a_fresh_start_behind_the_others(client: Client,
 async def test_other_ended_jobs_run_again_too(state: str, client: Client, store: Store) -> None:
     """A job that never ran is the plainest case to be run after all."""
     before = store.seed(ended("a", state, expires_ms=-40))
-    assert await client.rerun(A) == "queued"
+    assert await client.rerun(A, "once") == "queued"
     assert store.dump() == but(
-        {**before, "job:a": {"state": "queued", "enqueued_ms": -60, "due_ms": 0}},
+        {**before, "job:a": {"state": "queued", "enqueued_ms": -60, "due_ms": 0, "rerun": "once"}},
         {"ttl": None, "queued": ["a"], "stats": {"rerun": 1}},
     )
 
@@ -51,6 +52,29 @@ async def test_rerunning_twice_queues_once(client: Client, store: Store) -> None
     after = store.dump()
     assert await client.rerun(A) == "unfinished"
     assert store.dump() == after
+
+
+async def test_a_call_that_is_sent_twice_answers_as_the_first(client: Client, store: Store) -> None:
+    """The reply may have been lost; the caller is not to be told that the job it has queued cannot be queued."""
+    store.seed(failed("a"))
+    await client.rerun(A, "once")
+    after = store.dump()
+    assert await client.rerun(A, "once") == "queued"
+    assert store.dump() == after
+
+
+async def test_a_call_that_is_sent_twice_does_not_run_a_job_again_that_has_failed_again(
+    client: Client, store: Store
+) -> None:
+    """The first was executed, and the run it brought has come to its end, before the second arrives."""
+    store.seed(failed("a"), worker("me"))
+    await client.rerun(A, "once")
+    await take_turn(client, free=1)
+    await take_turn(client, settle("a", Failed(BOOM, 60_000), "me/2"), number=3)
+    after = store.dump()
+    assert await client.rerun(A, "once") == "queued"
+    assert store.dump() == after
+    assert await client.rerun(A, "a second time") == "queued"
 
 
 @pytest.mark.parametrize("state", ["queued", "scheduled", "running"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aqueue.job import WorkerId
 from aqueue.store.client import Client
 from aqueue.store.records import QueueStats, WorkerStats
-from transitions.store_image import PAUSED, TICKET, Store, failed, queued, running, scheduled, suspect, worker
+from transitions.store_image import PAUSED, TICKET, Store, caught, failed, queued, running, scheduled, suspect, worker
 
 EMPTY = QueueStats(name="q", queued=0, scheduled=0, running=0, failed=0, paused=False, oldest=None)
 
@@ -50,6 +50,17 @@ async def test_the_age_of_the_oldest_job_counts_from_when_it_was_due(client: Cli
     oldest = (await client.stats()).oldest
     assert oldest is not None
     assert store.about(oldest * 1000, 20)
+
+
+async def test_what_a_parked_fetch_has_caught_waits_still(client: Client, store: Store) -> None:
+    """Else a queue looks empty for a moment, and for as long as a lease lasts if the worker has died just then."""
+    store.seed(
+        queued("b"), caught("a", "me", due_ms=-20), worker("me"), TICKET, {"inbox:other": ["wake"]}, worker("other")
+    )
+    stats = await client.stats()
+    assert (stats.queued, stats.running) == (2, 0)
+    assert stats.oldest is not None
+    assert store.about(stats.oldest * 1000, 20)
 
 
 async def test_a_ticket_is_no_job(client: Client, store: Store) -> None:

@@ -4,6 +4,7 @@
 -- KEYS queued     list  ids in order
 -- KEYS suspects   list  ids one crash away from the limit
 -- KEYS scheduled  zset  id by due time
+-- KEYS inbox      list  what this worker's BLMOVE has caught
 -- KEYS held       hash  id to token of this worker's jobs
 -- KEYS worker     hash  this worker
 -- KEYS workers    zset  worker by lease deadline
@@ -16,6 +17,7 @@
 -- ARGV result_ttl_ms   int  for jobs that were to be cancelled
 -- ITEM id         str   a job that it runs
 -- RETURNS ids run but not held | ids to cancel | ids handed back | ms until another lease ends, -1 none | ms until a turn would find a job, -1 unknown
+--         | how many lie in the inbox
 --- @include clock
 --- @include finish
 --- @include requeueing
@@ -61,4 +63,5 @@ end
 
 -- A suspect that a busy worker has put aside wakes nobody; whoever runs none may take it at once.
 local takes_suspect = redis.call('LLEN', suspects) > 0 and redis.call('HEXISTS', worker, 'suspect') == 0
-return { lost, cancelled, returned, first_after(workers, me), takes_suspect and 0 or first_after(scheduled, '') }
+local next_due = takes_suspect and 0 or first_after(scheduled, '')
+return { lost, cancelled, returned, first_after(workers, me), next_due, redis.call('LLEN', inbox) }

@@ -1,16 +1,23 @@
 -- rerun: give an ended job a fresh start at the end of the queue
 --
+-- Sent twice, the second is known by the caller's word and answers as the first, even if the job has ended again.
+--
 -- KEYS queued     list  ids in order
 -- KEYS failed     zset  failed jobs
 -- KEYS record     hash  the job
 -- KEYS payload    str   its envelope
 -- KEYS stats      hash  counters
 -- ARGV id         str
+-- ARGV call       str   made up by the caller, for this wish alone
 -- RETURNS queued | unfinished | gone | missing
 
-local state = redis.call('HGET', record, 'state')
+local seen = redis.call('HMGET', record, 'state', 'rerun')
+local state = seen[1]
 if not state then
   return 'missing'
+end
+if seen[2] == call then
+  return 'queued'
 end
 if state ~= 'failed' and state ~= 'cancelled' and state ~= 'expired' then
   return state == 'completed' and 'gone' or 'unfinished'
@@ -21,7 +28,7 @@ end
 redis.call('HDEL', record, 'attempt', 'crashes', 'cancel', 'error', 'expires_ms', 'due_ms', 'started_ms', 'ended_ms', 'token',
   'unknown_ms', 'unique')
 local time = redis.call('TIME')
-redis.call('HSET', record, 'state', 'queued', 'due_ms', time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('HSET', record, 'state', 'queued', 'rerun', call, 'due_ms', time[1] * 1000 + math.floor(time[2] / 1000))
 redis.call('PERSIST', record)
 redis.call('PERSIST', payload)
 redis.call('ZREM', failed, id)

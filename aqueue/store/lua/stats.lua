@@ -17,22 +17,30 @@
 local LOOK = 10
 
 local now, running, list = now_ms(), 0, {}
+local waiting, oldest = 0, nil
+
+-- What a parked fetch has caught waits still, before all that lies in the queue.
+local function count_waiting(ids)
+  waiting = waiting + redis.call('LLEN', ids)
+  for _, id in ipairs(redis.call('LRANGE', ids, -LOOK, -1)) do
+    if id == TICKET then
+      waiting = waiting - 1
+    else
+      oldest = id
+    end
+  end
+end
+
+count_waiting(queued)
 local alive = redis.call('ZRANGE', workers, 0, -1, 'WITHSCORES')
 for i = 1, #alive, 2 do
   local count = redis.call('HLEN', prefix .. 'held:' .. alive[i])
   running = running + count
+  count_waiting(prefix .. 'inbox:' .. alive[i])
   list[#list + 1] = { alive[i], redis.call('HGET', prefix .. 'worker:' .. alive[i], 'info') or '', count, tonumber(alive[i + 1]) - now }
 end
 
-local waiting = redis.call('LLEN', queued)
-local age, oldest = -1, nil
-for _, id in ipairs(redis.call('LRANGE', queued, -LOOK, -1)) do
-  if id == TICKET then
-    waiting = waiting - 1
-  else
-    oldest = id
-  end
-end
+local age = -1
 if oldest then
   local seen = redis.pcall('HMGET', prefix .. 'job:' .. oldest, 'due_ms', 'enqueued_ms')
   local since = not seen.err and (seen[1] or seen[2])

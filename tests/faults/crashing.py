@@ -1,0 +1,58 @@
+"""A worker process that kills itself at a chosen point: before or after a chosen call to the server.
+
+`FAULT_CRASH` names the point, as in `after settle_and_claim 2`. `FAULT_CALLS` is a file into which every point that is
+passed is written, from which a test learns which there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from typing import Any
+
+from aqueue import Settings, Worker
+from aqueue.store.link import Link
+from aqueue.worker import maintenance
+from faults.application import queue
+from faults.proxy import name_of
+
+CRASH = os.environ.get("FAULT_CRASH", "")
+CALLS = os.environ.get("FAULT_CALLS", os.devnull)
+RUNS = int(os.environ.get("FAULT_RUNS", "1"))
+"""The worker leaves after so many."""
+
+_call = Link.call
+_counts: Counter[str] = Counter()
+
+
+def point(when: str, name: str, n: int) -> None:
+    here = f"{when} {name} {n}"
+    handle = os.open(CALLS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, f"{here}\n".encode())
+    os.close(handle)
+    if here == CRASH:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def call(self: Link, *command: Any, **options: Any) -> Any:
+    name = name_of([word if isinstance(word, bytes) else str(word).encode() for word in command])
+    _counts[name] += 1
+    n = _counts[name]
+    point("before", name, n)
+    reply = await _call(self, *command, **options)
+    point("after", name, n)
+    return reply
+
+
+async def main() -> None:
+    await Worker(queue, concurrency=2, max_jobs=RUNS).run()
+    await queue.close()
+
+
+if __name__ == "__main__":
+    Link.call = call  # type: ignore[method-assign]
+    Settings.beat = property(lambda _: 0.05)  # type: ignore[assignment,method-assign]
+    maintenance.PRUNE_SECONDS = 0.2  # type: ignore[misc]
+    asyncio.run(main())

@@ -1,0 +1,114 @@
+"""What happens to callers and workers when a connection is slow, is cut, or says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from servers import Server
+
+from aqueue import Queue, Settings, Worker
+from faults.proxy import Door, Fault, Lie, Proxy, Request, honest, nth
+
+
+@pytest.fixture
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    async with Proxy(server.socket) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def door(proxy: Proxy) -> Door:
+    return await proxy.door("worker")
+
+
+async def test_a_resume_that_comes_before_the_worker_listens_is_felt_at_once(
+    server: Server, proxy: Proxy, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its first turn and its subscription nobody could tell it; it has to look once more when it listens."""
+    monkeypatch.setattr("aqueue.worker.lane.PAUSED_LOOK_SECONDS", 600)  # the net beneath, which is not to be needed
+    proxy.decide = _delay_subscriptions
+    async with Queue("q", url=server.url) as queue, Queue("q", url=door.url) as working:
+
+        @working.task
+        async def work() -> str:
+            return "done"
+
+        await queue.pause()
+        job = await queue.enqueue("work")
+        async with Worker(working):
+            while "SSUBSCRIBE" not in {request.name for request in proxy.requests}:
+                await (await queue.store()).plain("PING")
+            await queue.resume()
+            assert await job.result(timeout=10) == "done"
+        await working.close()
+
+
+def _delay_subscriptions(request: Request) -> Lie | None:
+    return Fault.DELAY if request.name == "SSUBSCRIBE" else None
+
+
+async def test_a_heartbeat_that_waits_for_its_server_does_not_blame_the_loop(
+    proxy: Proxy, door: Door, impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In an outage a beat takes longer than usual; nobody is to look for a blocking job then."""
+    async with Queue("q", url=door.url) as working, Worker(working):
+        proxy.decide = lambda request: Fault.LOST_REPLY if request.name == "extend" else None
+        await until(lambda: len(proxy.lies) >= 3)
+        proxy.decide = honest
+        before = len(proxy.requests)
+        await until(lambda: "extend" in {request.name for request in proxy.requests[before:]})
+    assert "has been blocked" not in caplog.text
+
+
+# a parked fetch whose connection ended on one side only goes on at the server, first in line
+
+
+SETTINGS = Settings(lease=1.5)
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not fact():
+            await asyncio.sleep(0.005)
+
+
+async def test_what_a_ghost_of_a_parked_fetch_has_caught_runs(server: Server, proxy: Proxy, door: Door) -> None:
+    """The worker lives and waits in another fetch; nothing else comes along that would make it look."""
+    proxy.decide = nth("BLMOVE", 1, Fault.GHOST)
+    async with (
+        Queue("q", url=server.url) as queue,
+        Queue("q", url=door.url, settings=SETTINGS) as working,
+    ):
+
+        @working.task
+        async def work() -> str:
+            return "done"
+
+        async with Worker(working):
+            await until(lambda: [request.name for request in proxy.requests].count("BLMOVE") == 2)
+            job = await queue.enqueue("work")
+            assert await job.result(timeout=10) == "done"
+
+
+async def test_what_a_ghost_catches_after_its_worker_has_left_runs_elsewhere(
+    server: Server, proxy: Proxy, door: Door
+) -> None:
+    """Nobody would look into the inbox of a worker that has said farewell."""
+    proxy.decide = nth("BLMOVE", 1, Fault.GHOST)
+    async with (
+        Queue("q", url=server.url, settings=SETTINGS) as queue,
+        Queue("q", url=door.url, settings=SETTINGS) as leaving,
+    ):
+        async with Worker(leaving):
+            await until(lambda: bool(proxy.lies))
+        job = await queue.enqueue("work")
+        async with Queue("q", url=server.url, settings=SETTINGS) as other:
+
+            @other.task
+            async def work() -> str:
+                return "done"
+
+            async with Worker(other):
+                assert await job.result(timeout=10) == "done"

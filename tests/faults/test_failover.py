@@ -1,0 +1,142 @@
+"""A primary dies under load: the fleet follows its replica, and what the replica had is whole.
+
+Replication is asynchronous, so what the primary had acknowledged and not passed on is gone, and what it had taken in
+may run again. No test can say how much that is; each prints it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import redis
+
+from aqueue import Settings
+from faults.fleet import wait_until
+from faults.load import FORGOTTEN, Load
+from faults.topologies import BINARY, cluster_command, free_port, is_whole, node
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.chaos]
+
+WATCHERS = 3
+
+
+@dataclass
+class Site:
+    """A URL, and its servers by port: the primary of the test's queue first."""
+
+    url: str
+    servers: dict[int, redis.Redis]
+
+    def kill(self, port: int) -> None:
+        with contextlib.suppress(redis.ConnectionError):
+            self.servers.pop(port).shutdown(nosave=True, now=True)
+
+    def primary(self) -> redis.Redis:
+        """Give the server that has become the primary."""
+        found: list[redis.Redis] = []
+
+        def promoted() -> bool:
+            found[:] = [one for one in self.servers.values() if dict(one.info("replication"))["role"] == "master"]
+            return bool(found)
+
+        wait_until(promoted, 60, "a replica is promoted")
+        return found[0]
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path) -> Iterator[Site]:
+    """One primary, two replicas, and three sentinels of which two must agree."""
+    with ExitStack() as stack:
+        ports = [free_port() for _ in range(3)]
+        follow = ("--replicaof", f"127.0.0.1 {ports[0]}", "--repl-diskless-sync-delay", "0")
+        servers = {
+            port: stack.enter_context(node(tmp_path / str(port), port, *(follow if port != ports[0] else ())))
+            for port in ports
+        }
+        wait_until(partial(_feeds, servers[ports[0]], 2), 30, "both replicas are fed")
+        watchers = [_start_watcher(stack, tmp_path, ports[0]) for _ in range(WATCHERS)]
+        for watcher in watchers:
+            wait_until(partial(_knows_all, watcher), 30, "the sentinel knows the others")
+        yield Site("redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in watchers) + "/main", servers)
+
+
+def _feeds(primary: redis.Redis, count: int) -> bool:
+    """Ask the primary: a replica that has loaded the data may still have to say so before it is sent more."""
+    replicas = [value for name, value in dict(primary.info("replication")).items() if name.startswith("slave")]
+    return [replica["state"] for replica in replicas if isinstance(replica, dict)] == ["online"] * count
+
+
+def _start_watcher(stack: ExitStack, directory: Path, primary: int) -> int:
+    port = free_port()
+    configuration = directory / f"sentinel-{port}.conf"
+    configuration.write_text(
+        f"port {port}\nsentinel monitor main 127.0.0.1 {primary} 2\n"
+        "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
+    )
+    process = subprocess.Popen([BINARY, str(configuration), "--sentinel"], stdout=subprocess.DEVNULL)
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    return port
+
+
+def _knows_all(port: int) -> bool:
+    try:
+        with redis.Redis(port=port, decode_responses=True) as client:
+            (state,) = client.sentinel_masters().values()
+            return (state["num-slaves"], state["num-other-sentinels"]) == (2, WATCHERS - 1)
+    except redis.RedisError:
+        return False
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Site]:
+    """Three primaries with a third of the slots each, and a replica for each."""
+    with ExitStack() as stack:
+        ports = [free_port() for _ in range(6)]
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
+        servers = {port: stack.enter_context(node(tmp_path / str(port), port, *options)) for port in ports}
+        bounds = [0, 5461, 10923, 16384]
+        for port, first, end in zip(ports[:3], bounds, bounds[1:], strict=False):
+            cluster_command(servers[port], "ADDSLOTSRANGE", first, end - 1)
+        for port in ports[1:]:
+            cluster_command(servers[ports[0]], "MEET", "127.0.0.1", port)
+        for server in servers.values():
+            wait_until(partial(is_whole, server, 6), 30, "the cluster is whole")
+        for primary, replica in zip(ports[:3], ports[3:], strict=True):
+            cluster_command(servers[replica], "REPLICATE", cluster_command(servers[primary], "MYID"))
+            wait_until(partial(_feeds, servers[primary], 1), 30, "the replica is fed")
+        slot = int(cluster_command(servers[ports[0]], "KEYSLOT", "{load}"))
+        owner = next(n for n in range(3) if slot < bounds[n + 1])
+        own = {port: servers[port] for port in (ports[owner], ports[3 + owner])}
+        yield Site("redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports), own)
+
+
+async def _survives(site: Site) -> None:
+    async with Load(site.url, settings=Settings(lease=2)) as load, load.worker():
+        await load.more()
+        await asyncio.to_thread(site.kill, next(iter(site.servers)))
+        raw = await asyncio.to_thread(site.primary)
+        await load.more()
+        found = await load.wrong(raw)
+        lost = [complaint for complaint in found if "acknowledged and is nowhere" in complaint]
+        print(f"{load.history.asked} jobs asked for, {len(load.history.acknowledged)} acknowledged, {len(lost)} lost, "
+              f"{len(load.refusals)} refusals")  # fmt: skip
+        assert [complaint for complaint in found if not any(word in complaint for word in FORGOTTEN)] == []
+
+
+async def test_the_fleet_follows_a_sentinel_failover_under_load(sentinel: Site) -> None:
+    """Three sentinels agree that the primary is dead and promote one of two replicas."""
+    await _survives(sentinel)
+
+
+async def test_the_fleet_follows_a_cluster_failover_under_load(cluster: Site) -> None:
+    """The node that holds the queue's slot dies, and its replica takes the slot over."""
+    await _survives(cluster)

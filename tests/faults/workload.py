@@ -1,0 +1,236 @@
+"""A fixed piece of work that makes every call of the store at least once, for sweeps to disturb.
+
+Its callers behave as patient applications do: a call that nobody can say anything about is made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import pytest
+import redis
+
+from aqueue import (
+    Cancellation,
+    ConfigurationError,
+    Context,
+    Discard,
+    Job,
+    JobCancelled,
+    JobFailed,
+    JobNotFound,
+    Queue,
+    Retry,
+    Settings,
+    StoreUnavailable,
+    Worker,
+)
+from aqueue.job import WorkerId
+from aqueue.task import Call
+from faults.history import History
+
+T = TypeVar("T")
+
+SETTINGS: Final = Settings(retry=Retry(max_attempts=3, backoff=0.02))
+RESULT_SECONDS: Final = 15.0
+"""Ends a run that has failed."""
+TRIES: Final = 5
+
+
+class Workload:
+    """One run of it: producers come through one address, workers through another."""
+
+    def __init__(self, name: str, *, producer: str, worker: str, raw: redis.Redis, raw_url: str) -> None:
+        self.name = name
+        self.history = History()
+        self.stage = "not begun"
+        self._raw = raw
+        self._producer = Queue(name, url=producer, settings=SETTINGS)
+        self._worker = Queue(name, url=worker, settings=SETTINGS)
+        self._aside = Queue(name, url=raw_url, settings=SETTINGS)
+        """Past the proxy: for what is prepared, not tried."""
+        self._gates: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._started: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._register_tasks()
+
+    def _register_tasks(self) -> None:
+        history = self.history
+
+        def started(context: Context, label: str = "") -> str:
+            assert context.job is not None
+            history.start(context.job.id)
+            self._started[label].set()
+            return context.job.id
+
+        @self._worker.task
+        async def add(context: Context, n: int) -> int:
+            history.end(started(context))
+            return n
+
+        @self._worker.task
+        async def second_time(context: Context) -> str:
+            job_id = started(context)
+            if context.attempt == 1:
+                history.cause(job_id)
+                raise ValueError("the first time it fails")
+            history.end(job_id)
+            return "done"
+
+        @self._worker.task
+        async def doomed(context: Context) -> None:
+            started(context)
+            raise Discard("of no use")
+
+        @self._worker.task
+        async def gated(context: Context, label: str) -> str:
+            job_id = started(context, label)
+            try:
+                await self._gates[label].wait()
+            except asyncio.CancelledError:
+                history.cause(job_id)
+                raise
+            history.end(job_id)
+            return "done"
+
+    # what a patient caller does
+
+    async def _insist(self, call: Callable[[], Awaitable[T]], *, done: tuple[type[Exception], ...] = ()) -> T | None:
+        """Call until there is an answer; `done` says of a repeated call that the first one has been executed."""
+        unanswered = 0
+        while True:
+            try:
+                return await call()
+            except StoreUnavailable:
+                unanswered += 1
+                if unanswered == TRIES:
+                    raise
+            except done:
+                if not unanswered:
+                    raise
+                return None
+
+    async def _enqueue(self, *calls: Call[Any]) -> list[Job[Any]]:
+        async def once() -> list[Job[Any]]:
+            self.history.asked += len(calls)
+            if len(calls) == 1:
+                return [await self._producer.submit(calls[0])]
+            return await self._producer.enqueue_many(calls)
+
+        jobs = await self._insist(once)
+        assert jobs is not None
+        self.history.acknowledged.update(job.id for job in jobs)
+        return jobs
+
+    async def _result(self, job: Job[Any]) -> Any:
+        result = await self._insist(lambda: job.result(RESULT_SECONDS))
+        self.history.told.add(job.id)
+        return result
+
+    async def _until_started(self, label: str) -> None:
+        async with asyncio.timeout(RESULT_SECONDS):
+            await self._started[label].wait()
+
+    def _call(self, task: str, *args: Any, **options: Any) -> Call[Any]:
+        return self._producer.remote(task).options(**options).call(*args)
+
+    # the work
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.timeout(2 * RESULT_SECONDS):
+                await self._run()
+        finally:
+            self.stage += ", closing"
+            for queue in (self._producer, self._worker, self._aside):
+                await queue.close()
+
+    async def _run(self) -> None:
+        self.stage = "a worker dies"
+        orphan = await self._leave_to_a_dead_worker()
+        self.stage = "a paused queue"
+        waiting = await self._fill_a_paused_queue()
+        self.stage = "the first worker"
+        async with Worker(self._worker, concurrency=4, grace=0):
+            await self._insist(self._producer.resume)
+            assert [await self._result(job) for job in [orphan, *waiting]] == [0, 1, 2, 3, 4, 5, 5]
+            self.stage = "a job fails once"
+            (again,) = await self._enqueue(self._call("second_time"))
+            assert await self._result(again) == "done"
+            self.stage = "a job fails for good"
+            await self._fail_and_rerun()
+            self.stage = "a running job is cancelled"
+            await self._cancel_while_it_runs()
+            self.stage = "a job is interrupted"
+            (interrupted,) = await self._enqueue(self._call("gated", "interrupted"))
+            await self._until_started("interrupted")
+        self._end_leases()  # of a worker that could not say farewell
+        self._gates["interrupted"].set()
+        self.stage = "the second worker"
+        async with Worker(self._worker, concurrency=4, grace=0):
+            assert await self._result(interrupted) == "done"
+        self.stage = "upkeep"
+        await self._look_after()
+
+    async def _leave_to_a_dead_worker(self) -> Job[Any]:
+        (orphan,) = await self._enqueue(self._call("add", 0))
+        store = await self._aside.store()
+        turn = await store.settle_and_claim(WorkerId("dead"), 1, [], 10)
+        assert orphan.id in {lease.id for lease in turn.leases}
+        self._end_leases()
+        return orphan
+
+    def _end_leases(self) -> None:
+        """Let the time pass that the workers' leases last."""
+        key = f"aqueue:{{{self.name}}}:workers"
+        for worker in map(str, self._raw.zrange(key, 0, -1)):
+            self._raw.zadd(key, {worker: 1})
+
+    async def _fill_a_paused_queue(self) -> list[Job[Any]]:
+        await self._insist(self._producer.pause)
+        (unwanted,) = await self._enqueue(self._call("add", 99))
+        assert await self._insist(unwanted.cancel) is Cancellation.CANCELLED
+        bulk = await self._enqueue(*(self._call("add", n) for n in (1, 2, 3)))
+        (delayed,) = await self._enqueue(self._call("add", 4, delay=0.02))
+        (keyed,) = await self._enqueue(self._call("add", 5, key="k", delay=0.01))
+        (twin,) = await self._enqueue(self._call("add", 6, key="k"))
+        assert twin == keyed
+        return [*bulk, delayed, keyed, twin]
+
+    async def _fail_and_rerun(self) -> None:
+        (job,) = await self._enqueue(self._call("doomed"))
+        with pytest.raises(JobFailed):
+            await self._result(job)
+
+        async def rerun() -> None:
+            self.history.cause(job.id)  # each wish is one of its own
+            await self._producer.rerun(job.id)
+
+        await self._insist(rerun, done=(ConfigurationError,))
+        with pytest.raises(JobFailed):
+            await self._result(job)
+        self.history.removed.add(job.id)
+        with contextlib.suppress(JobNotFound):  # the answer to a call that was sent twice: the job is gone either way
+            await self._insist(lambda: self._producer.delete(job.id))
+
+    async def _cancel_while_it_runs(self) -> None:
+        (job,) = await self._enqueue(self._call("gated", "cancelled"))
+        await self._until_started("cancelled")
+        await self._insist(job.cancel)
+        with pytest.raises(JobCancelled):
+            await self._result(job)
+
+    async def _look_after(self) -> None:
+        (far,) = await self._enqueue(self._call("add", 7, delay=600))
+        store = await self._producer.store()
+        for call in (store.promote, store.prune, store.stats):
+            await self._insist(call)
+        listed = await self._insist(lambda: self._producer.jobs("scheduled"))
+        assert far.id in {info.id for info in listed or ()}
+        base = f"aqueue:{{{self.name}}}:"
+        waiting = [*self._raw.lrange(f"{base}queued", 0, -1), *self._raw.zrange(f"{base}scheduled", 0, -1)]
+        self.history.removed.update(map(str, waiting))
+        await self._insist(self._producer.purge)
