@@ -15,7 +15,7 @@ from rich.console import Console
 
 from aqueue import __version__
 from aqueue.errors import AqueueError
-from aqueue.ops import render
+from aqueue.ops import checkup, render
 from aqueue.ops.reports import JobsDone
 from aqueue.ops.site import NotFound, Site, open_site
 
@@ -186,11 +186,36 @@ def purge(
         raise typer.Exit(NOT_DONE)
 
 
-def _ask(url: str | None, question: Callable[[Site], Awaitable[T]]) -> T:
+@app.command(
+    **_examples("aqueue doctor", "aqueue doctor default --repair", "aqueue doctor --json | jq '.findings[].id'")
+)
+def doctor(
+    queues: Names = None,
+    *,
+    mend: Annotated[
+        bool, typer.Option("--repair", show_default=False, help="put jobs where they belong; none runs twice for it")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, show_default=False, help="keys to look at [100000]")
+    ] = 100_000,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Examine server, queues and jobs. Exits with 0 if all is well, 1 for problems.
+
+    It takes small steps and may run beside live workers, as a probe too.
+    """
+    seen = _ask(url, lambda site: checkup.examine(site, queues or [], limit, mend=mend), unchecked=True)
+    _show(seen, render.show_checkup, as_json=as_json)
+    if seen.problems:
+        raise typer.Exit(NOT_DONE)
+
+
+def _ask(url: str | None, question: Callable[[Site], Awaitable[T]], *, unchecked: bool = False) -> T:
     """Put one question to the site; an error becomes one line and an exit code."""
 
     async def asked() -> T:
-        async with open_site(url) as site:
+        async with open_site(url, unchecked=unchecked) as site:
             return await question(site)
 
     try:

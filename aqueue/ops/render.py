@@ -13,9 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from aqueue.ops.reports import (
+    Checkup,
+    FindingRow,
     JobRow,
     Jobs,
     JobsDone,
+    Level,
     OneJob,
     QueueRow,
     QueuesPaused,
@@ -28,6 +31,10 @@ from aqueue.ops.reports import (
 PIPE_WIDTH: Final = 10_000
 """Columns of what is no terminal: whoever reads a pipe wants whole lines."""
 LABEL_WIDTH: Final = len("enqueued") + 2
+LEVEL_WIDTH: Final = len("repaired") + 2
+CHECK_WIDTH: Final = len("permissions") + 2
+FINDINGS_SHOWN: Final = 20
+"""Damage comes in thousands where it comes at all; the first ones tell its kind."""
 MINUTE: Final = 60
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
@@ -260,6 +267,36 @@ def show_purgeable(out: Console, done: QueuesPurged) -> None:
     """Print how many jobs a purge would delete."""
     for row in done.queues:
         out.print(f"{row.queue}: {count(row.found, f'{row.what} job')} would be deleted")
+
+
+# doctor
+
+
+def show_checkup(out: Console, seen: Checkup) -> None:
+    """Print what was looked at, what is in the wrong place, and a verdict."""
+    colours = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
+    out.print(f"{seen.url}", soft_wrap=True)
+    for row in seen.checks:
+        words = (f"{row.queue}: " if row.queue else "") + row.text
+        head = Text(f"{row.level.value:<{LEVEL_WIDTH}}", style=colours[row.level])
+        out.print(head + Text(f"{row.check:<{CHECK_WIDTH}}{plain(words)}"), soft_wrap=True)
+    for found in seen.findings[:FINDINGS_SHOWN]:
+        out.print(Text(_finding(found), style="yellow" if found.repaired else "red"), soft_wrap=True)
+    if len(seen.findings) > FINDINGS_SHOWN:
+        out.print(f"and {len(seen.findings) - FINDINGS_SHOWN} more; see them with --json", soft_wrap=True)
+    if not seen.whole:
+        out.print(f"Only {seen.limit} keys and entries of each kind were looked at; raise --limit to see all.")
+    repaired = sum(found.repaired for found in seen.findings)
+    done = f"{count(repaired, 'finding')} repaired. " if repaired else ""
+    verdict = f"{count(seen.problems, 'problem')}." if seen.problems else "No problem was found."
+    out.print(Text(done + verdict, style="red" if seen.problems else "green"), soft_wrap=True)
+
+
+def _finding(found: FindingRow) -> str:
+    head = f"{'repaired' if found.repaired else 'problem':<{LEVEL_WIDTH}}{found.kind:<{CHECK_WIDTH}}"
+    would = f" (--repair: {found.remedy})" if found.remedy and not found.repaired else ""
+    done = f" -> {found.remedy}" if found.repaired else ""
+    return plain(f"{head}{found.queue}: {found.id} {found.what}{would}{done}")
 
 
 # tables

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from aqueue.job import JobInfo
@@ -178,3 +179,49 @@ class QueuePurged:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuesPurged:
     queues: list[QueuePurged]
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRow:
+    """One thing that was looked at; `queue` is null for the server's."""
+
+    queue: str | None
+    check: str
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingRow:
+    """A job or worker whose records contradict each other; `repaired` says whether `remedy` was done."""
+
+    queue: str
+    kind: str
+    id: str
+    fault: str
+    what: str
+    remedy: str
+    repaired: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkup:
+    """What the doctor has seen; `whole` says that no key or entry was left out because of `limit`."""
+
+    url: str
+    checks: list[CheckRow]
+    findings: list[FindingRow]
+    whole: bool
+    limit: int
+
+    @property
+    def problems(self) -> int:
+        """What is to be done: the checks that say so, and the findings that are still there."""
+        checks = sum(row.level is Level.PROBLEM for row in self.checks)
+        return checks + sum(not row.repaired for row in self.findings)

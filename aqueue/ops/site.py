@@ -58,7 +58,7 @@ class Site:
         more = len(names) - NAMES_SHOWN
         return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
-    def _chosen(self, names: Sequence[str]) -> list[Queue]:
+    def chosen(self, names: Sequence[str]) -> list[Queue]:
         """Give the queues of these names, or all. Errors: NotFound."""
         for name in names:
             if name not in self._queues:
@@ -74,14 +74,23 @@ class Site:
 
     async def stats(self, names: Sequence[str]) -> Stats:
         """Count what the queues hold, and who serves them."""
-        found = [await queue.stats() for queue in self._chosen(names)]
-        return Stats(url=self.address, queues=[_queue_row(one) for one in found], workers=_worker_rows(found))
+        found = [await queue.stats() for queue in self.chosen(names)]
+        return Stats(url=self.address, queues=[_queue_row(one) for one in found], workers=worker_rows(found))
+
+    async def stats_of_all(self) -> list[QueueStats]:
+        """Count what every queue holds, as the store tells it."""
+        return [await queue.unchecked_store().stats() for queue in self._queues.values()]
+
+    async def one_store_per_node(self) -> list[Client]:
+        """Give one store for every server that has a queue, or for the one server where there is no queue yet."""
+        stores = [queue.unchecked_store() for queue in self._queues.values()] or [self._store]
+        return list({await store.links.route.node(store.keys.queued): store for store in reversed(stores)}.values())
 
     async def jobs(self, names: Sequence[str], state: str | None, limit: int, offset: int) -> Jobs:
         """Give up to `limit` jobs of each queue and state, from `offset` on in each. Errors: ConfigurationError."""
         rows: list[JobRow] = []
         more = False
-        for queue in self._chosen(names):
+        for queue in self.chosen(names):
             for one in LISTED if state is None else (state,):
                 page = await _page(queue, one, limit + 1, offset)
                 rows += page[:limit]
@@ -96,7 +105,7 @@ class Site:
         info = await queue.job_info(JobId(job_id))
         runs_on = None
         if info.state is JobState.RUNNING:
-            workers = _worker_rows([await queue.stats()])
+            workers = worker_rows([await queue.stats()])
             runs_on = next((f"{one.host}:{one.pid}" for one in workers if one.worker == info.worker), None)
         return OneJob(now=await self._now(), job=JobRow.of(info), runs_on=runs_on)
 
@@ -143,20 +152,20 @@ class Site:
 
     async def retry_failed(self, names: Sequence[str]) -> QueuesRetried:
         """Queue all failed jobs again, those that failed first first."""
-        return QueuesRetried(queues=[await _retry_failed(queue) for queue in self._chosen(names)])
+        return QueuesRetried(queues=[await _retry_failed(queue) for queue in self.chosen(names)])
 
     # changing queues
 
     async def pause(self, names: Sequence[str]) -> QueuesPaused:
         """Let no further job start."""
-        chosen = self._chosen(names)
+        chosen = self.chosen(names)
         return QueuesPaused(
             queues=[QueuePaused(queue=one.name, paused=True, changed=await one.pause()) for one in chosen]
         )
 
     async def resume(self, names: Sequence[str]) -> QueuesPaused:
         """Let jobs start again."""
-        chosen = self._chosen(names)
+        chosen = self.chosen(names)
         return QueuesPaused(
             queues=[QueuePaused(queue=one.name, paused=False, changed=await one.resume()) for one in chosen]
         )
@@ -164,7 +173,7 @@ class Site:
     async def purge(self, names: Sequence[str], *, failed: bool, really: bool) -> QueuesPurged:
         """Delete all waiting or all failed jobs; unless `really`, only count them."""
         rows = []
-        for queue in self._chosen(names):
+        for queue in self.chosen(names):
             stats = await queue.stats()
             found = stats.failed if failed else stats.queued + stats.scheduled
             deleted = await queue.purge(failed=failed) if really else 0
@@ -175,15 +184,16 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(url: str | None) -> AsyncGenerator[Site]:
+async def open_site(url: str | None, *, unchecked: bool = False) -> AsyncGenerator[Site]:
     """Connect to where Redis is, and learn which queues were ever used there.
 
+    `unchecked` takes also a server that is not fit for jobs, for whoever wants to say so.
     Errors: StoreError, ConfigurationError.
     """
     probe = Queue("probe", url=url)  # never registered: it only asks
     queues: dict[str, Queue] = {}
     try:
-        store = await probe.store()
+        store = probe.unchecked_store() if unchecked else await probe.store()
         queues = {name: Queue(name, url=url) for name in await store.queue_names()}
         yield Site(probe.address, store, queues)
     finally:
@@ -242,7 +252,7 @@ def _queue_row(stats: QueueStats) -> QueueRow:
     )
 
 
-def _worker_rows(found: Sequence[QueueStats]) -> list[WorkerRow]:
+def worker_rows(found: Sequence[QueueStats]) -> list[WorkerRow]:
     """Merge what the queues say of each worker: a worker has one name on all of its queues."""
     seen: dict[str, list[tuple[str, WorkerStats]]] = {}
     for stats in found:

@@ -24,11 +24,13 @@ from aqueue.store.link import Link
 from aqueue.store.records import (
     Beat,
     Ended,
+    Fault,
     Gone,
     NewJob,
     QueueStats,
     ServerFacts,
     Settle,
+    Symptom,
     Turn,
     WorkerStats,
 )
@@ -333,6 +335,46 @@ class Client:
         each = [key for job_id in job_ids for key in (self.keys.job(job_id), self.keys.payload(job_id))]
         reply = await self._run("inspect", [], [], each, job_ids)
         return [(layout.pairs(record), envelope) for record, envelope in reply]
+
+    # repairing
+
+    async def examine(self, job_ids: Sequence[JobId], look: int) -> list[Symptom]:
+        """Tell what is wrong with each job, which for most is nothing; see `Fault` and lua/include/diagnosis.lua.
+
+        `look` is how far into the lists a queued job is looked for; with 0 every queued one counts as found nowhere.
+        """
+        keys = self.keys
+        reply = await self._run(
+            "examine",
+            [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers],
+            [keys.base, look],
+            [key for job_id in job_ids for key in (keys.job(job_id), keys.payload(job_id))],
+            job_ids,
+        )
+        return [layout.symptom(*answer) for answer in reply]
+
+    async def mend(self, found: Sequence[tuple[JobId, Fault]], look: int) -> list[JobId]:
+        """Put jobs where they belong that still have the fault that was found; return which those were."""
+        keys, settings = self.keys, self.settings
+        return layout.ids(
+            await self._run(
+                "mend",
+                [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers, keys.stats],
+                [
+                    keys.base, look, round(settings.lease * 1000), ttl_ms(settings.result_ttl),
+                    ttl_ms(settings.failure_ttl), settings.failure_cap,
+                ],
+                [key for job_id, _ in found for key in (keys.job(job_id), keys.payload(job_id))],
+                [word for job_id, fault in found for word in (job_id, fault.value)],
+            )
+        )  # fmt: skip
+
+    async def readmit(self, workers: Sequence[WorkerId]) -> list[WorkerId]:
+        """Give forgotten workers one more lease, so that what they hold is reclaimed; return which those were."""
+        keys = self.keys
+        each = [key for name in workers for key in (keys.worker(name), keys.inbox(name), keys.held(name))]
+        reply = await self._run("readmit", [keys.workers], [round(self.settings.lease * 1000)], each, workers)
+        return [WorkerId(name.decode()) for name in reply]
 
     async def queue_names(self) -> list[QueueName]:
         """List the queues that were ever used at this server under this prefix."""

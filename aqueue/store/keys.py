@@ -7,6 +7,7 @@ script may touch them all. `docs/data-model.md` says what each key holds; a test
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from functools import cached_property
 
@@ -118,3 +119,17 @@ class Keys:
 def unique_digest(task: str, key: str) -> str:
     """Name the unique key of `key` within one task."""
     return hashlib.sha256(f"{task}\0{key}".encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+def pattern_of_all(prefix: str) -> str:
+    """Give the glob pattern that all keys of all queues match."""
+    return re.sub(r"([*?\[\]\\^-])", r"\\\1", prefix) + ":{*"
+
+
+def parts_of(prefix: str, key: str) -> tuple[QueueName, str, str] | None:
+    """Read queue, kind and rest of a queue's key; the rest is empty where the kind says it all."""
+    if not key.startswith(f"{prefix}:{{"):
+        return None
+    queue, braced, below = key.removeprefix(f"{prefix}:{{").partition("}:")
+    kind, _, rest = below.partition(":")
+    return (QueueName(queue), kind, rest) if braced else None

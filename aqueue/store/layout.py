@@ -7,7 +7,20 @@ from typing import Any
 
 from aqueue.job import JobId, JobState, LeaseToken
 from aqueue.store import codec
-from aqueue.store.records import Cancelled, Completed, Ended, Failed, Lease, NewJob, Released, Retried, Settle, Turn
+from aqueue.store.records import (
+    Cancelled,
+    Completed,
+    Ended,
+    Failed,
+    Fault,
+    Lease,
+    NewJob,
+    Released,
+    Retried,
+    Settle,
+    Symptom,
+    Turn,
+)
 from aqueue.store.scripts import Arg
 
 
@@ -17,6 +30,11 @@ def ended(state: bytes, result: bytes | None, error: bytes | None) -> Ended:
         return Ended(JobState(state.decode()), result, error)
     except ValueError:
         return Ended(None, None, None, damaged=state != b"missing")
+
+
+def symptom(fault: bytes, since: bytes) -> Symptom:
+    """Read what is wrong with one job, from one answer of lua/examine.lua."""
+    return Symptom(Fault(fault.decode()) if fault else None, since)
 
 
 def lease(job_id: bytes, facts: bytes, envelope: bytes | None, token: LeaseToken, now_ms: int) -> Lease:

@@ -6,6 +6,7 @@ part of a cycle, so the collector of cycles is not told of them.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -165,6 +166,27 @@ class QueueStats(msgspec.Struct, frozen=True, gc=False):
     oldest: float | None
     counters: dict[str, int] = {}
     workers: list[WorkerStats] = []
+
+
+class Fault(StrEnum):
+    """What can be wrong with one job; lua/include/diagnosis.lua says when, lua/mend.lua what is done about it."""
+
+    UNREADABLE = "unreadable"
+    RECORD_LOST = "record_lost"
+    ARGUMENTS_LOST = "arguments_lost"
+    QUEUED_NOWHERE = "queued_nowhere"
+    SCHEDULED_NOWHERE = "scheduled_nowhere"
+    RUNNING_NOWHERE = "running_nowhere"
+    FAILED_UNLISTED = "failed_unlisted"
+    DUE_WITHOUT_JOB = "due_without_job"
+    FAILED_WITHOUT_JOB = "failed_without_job"
+
+
+class Symptom(msgspec.Struct, frozen=True, gc=False):
+    """What is wrong with a job, if anything; `since` changes when it moves on."""
+
+    fault: Fault | None
+    since: bytes
 
 
 class ServerFacts(msgspec.Struct, frozen=True, gc=False):

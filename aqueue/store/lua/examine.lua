@@ -1,0 +1,27 @@
+-- examine: tell which jobs are not where their records say, or lack a part
+--
+-- FLAGS no-writes
+-- KEYS queued     list  ids in order
+-- KEYS suspects   list  ids one crash away from the limit
+-- KEYS scheduled  zset  id by due time
+-- KEYS failed     zset  failed jobs
+-- KEYS workers    zset  worker by lease deadline
+-- EACH record     hash  the job
+-- EACH payload    str   its envelope
+-- ARGV prefix     str   of the queue's keys, for what the workers hold
+-- ARGV look       int   entries at either end of each list among which a queued job is looked for; 0 does not look
+-- ITEM id         str
+-- RETURNS list of the fault (diagnosis) or '', and what changes when the job moves on
+--- @include clock
+--- @include diagnosis
+
+local at = {
+  prefix = prefix, queued = queued, suspects = suspects, scheduled = scheduled, failed = failed, workers = workers,
+  now = now_ms(), look = look,
+}
+local answers = {}
+for id, record, payload in items() do
+  local fault, since = diagnose(at, id, record, payload)
+  answers[#answers + 1] = { fault or '', since }
+end
+return answers

@@ -1,0 +1,46 @@
+"""The doctor where queues lie on several servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import redis
+from typer.testing import CliRunner
+
+from aqueue import Queue, Settings, Worker
+from aqueue.ops.cli import app
+from faults.test_topologies import cluster
+
+__all__ = ["cluster"]  # a fixture
+
+
+def doctor(url: str, *arguments: str) -> tuple[int, dict[str, list[dict[str, object]]]]:
+    result = CliRunner(env={"AQUEUE_URL": url}).invoke(app, ["doctor", "--json", *arguments])
+    return result.exit_code, json.loads(result.stdout)
+
+
+async def test_every_server_of_a_cluster_is_examined(cluster: str) -> None:
+    """A walk of one server's keys would miss the jobs of the others, and call them well."""
+    ran: list[str] = []
+    queues = [Queue(name, url=cluster, settings=Settings(lease=2)) for name in ("alpha", "beta", "gamma", "delta")]
+
+    async def work(name: str) -> None:
+        ran.append(name)
+
+    jobs = [await queue.task(work).enqueue(queue.name) for queue in queues]
+    with redis.RedisCluster.from_url(cluster.partition(",")[0].replace("redis+cluster", "redis")) as raw:
+        for queue, job in zip(queues, jobs, strict=True):
+            raw.lrem((await queue.store()).keys.queued, 0, job.id)
+
+    code, seen = await asyncio.to_thread(doctor, cluster, "--repair")
+    assert {row["queue"] for row in seen["findings"] if row["repaired"]} == {queue.name for queue in queues}
+    assert len([row for row in seen["checks"] if row["check"] == "cluster" and row["level"] == "ok"]) > 1
+    assert code == 1  # nobody serves them yet
+
+    async with Worker(*queues):
+        for job in jobs:
+            await job.result(timeout=10)
+    assert sorted(ran) == sorted(queue.name for queue in queues)
+    for queue in queues:
+        await queue.close()
