@@ -340,6 +340,14 @@ def encode_worker(info: WorkerInfo) -> str:
     return _encoder.encode(info).decode()
 
 
+def worker_host(info: str) -> str:
+    """Give the host of a worker by what it said of itself; empty if it said nothing readable."""
+    try:
+        return _info_decoder.decode(info).host
+    except _UNREADABLE:
+        return ""
+
+
 def worker_name(info: str) -> str:
     """Give host and pid of a worker by what it said of itself; empty if it said nothing readable."""
     try:

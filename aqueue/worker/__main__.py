@@ -22,7 +22,7 @@ from aqueue.errors import AqueueError, ConfigurationError, StoreUnavailable
 from aqueue.queue import Queue
 from aqueue.store import address
 from aqueue.store.preflight import check_server
-from aqueue.worker import logs
+from aqueue.worker import check, logs
 from aqueue.worker.loading import load_queues
 from aqueue.worker.supervisor import UNUSABLE, Supervisor, child_command
 from aqueue.worker.worker import DEFAULT_CONCURRENCY, Worker
@@ -82,9 +82,10 @@ def main(  # a command line is its options
     reload: Annotated[bool, _option("--reload", "restart when code changes")] = False,
     verbose: Annotated[int, _option("--verbose -v", "log more", count=True)] = 0,
     quiet: Annotated[int, _option("--quiet -q", "log warnings only; -qq errors only", count=True)] = 0,
-    check: Annotated[
+    checking: Annotated[
         bool, typer.Option("--check", help="exit 0 if live workers serve the queues of these names")
     ] = False,
+    here: Annotated[bool, typer.Option("--here", help="--check counts workers of this host only")] = False,
     version: Annotated[bool, typer.Option("--version", help="show the version")] = False,
 ) -> None:
     """Run the jobs of one or more queues until SIGTERM or SIGINT; a second signal cancels what still runs."""
@@ -93,8 +94,8 @@ def main(  # a command line is its options
         return
     logs.configure(log_format.value, verbose - quiet)
     try:
-        if check:
-            code = _run(_check(queues or [], url))
+        if checking:
+            code = _run(check.check(queues or [], url, here=here))
         elif not queues:
             raise ConfigurationError(
                 "Name at least one queue, as in: python -m aqueue.worker tasks:queue (see --help)."
@@ -194,24 +195,6 @@ async def _described(where: str, queue: Queue) -> str:
     version = ".".join(map(str, facts.version))
     persistence = "aof on" if facts.append_only else "aof off: a restart of the server loses its jobs"
     return f"{facts.product} {version} at {where}, {facts.used_memory_human} used, {facts.eviction}, {persistence}"
-
-
-async def _check(names: list[str], url: str | None) -> int:
-    """Answer from Redis alone, without importing the application."""
-    probe = Queue("check", url=url)
-    try:
-        store = await probe.store()
-        await check_server(store)
-        for name in names or await store.queue_names():
-            if ":" in name:
-                raise ConfigurationError(f"--check takes names of queues such as default, not {name!r}.")
-            workers = (await Queue(name, url=url).stats()).workers
-            if not any(worker.lease_left > 0 for worker in workers):
-                log.error("no live worker serves queue %s", name)
-                return 1
-    finally:
-        await probe.close()
-    return 0
 
 
 if __name__ == "__main__":
