@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -14,10 +15,12 @@ import typer
 from rich.console import Console
 
 from aqueue import __version__
-from aqueue.errors import AqueueError
+from aqueue.errors import AqueueError, ConfigurationError
 from aqueue.ops import checkup, render
 from aqueue.ops.reports import JobsDone
 from aqueue.ops.site import NotFound, Site, open_site
+from aqueue.settings import Settings
+from aqueue.store.permissions import Role, setuser
 
 T = TypeVar("T")
 
@@ -34,9 +37,6 @@ examples:
   aqueue jobs default --state failed  what went wrong lately
   aqueue job 06g3k1v0c2q8m            one job, with its traceback
   aqueue retry --failed default       run all failed jobs again
-
-\b
-Redis is where --url or AQUEUE_URL says, else the embedded server of ./.aqueue.
 """
 
 CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -77,7 +77,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, show_default=False, help="show the version")
     ] = False,
 ) -> None:
-    """Look at queues and jobs, and act on them."""
+    """Look at queues and jobs, and act on them, at --url or AQUEUE_URL, else the embedded server of ./.aqueue."""
 
 
 @app.command(**_examples("aqueue stats", "aqueue stats high default", "aqueue stats --json | jq '.queues[].failed'"))
@@ -209,6 +209,42 @@ def doctor(
     _show(seen, render.show_checkup, as_json=as_json)
     if seen.problems:
         raise typer.Exit(NOT_DONE)
+
+
+@app.command(
+    **_examples(
+        "aqueue acl producer",
+        "aqueue acl worker --user jobs --prefix aqueue --password-file secret.txt",
+        "aqueue acl operator --password-file secret.txt | redis-cli",
+    )
+)
+def acl(
+    role: Annotated[Role, typer.Argument(metavar="producer|worker|operator", show_default=False)],
+    *,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="NAME", show_default=False, help="[aqueue-ROLE]")
+    ] = None,
+    prefix: Annotated[
+        str, typer.Option("--prefix", metavar="PREFIX", show_default=False, help="of the queues' keys [aqueue]")
+    ] = Settings().prefix,
+    password_file: Annotated[
+        typer.FileText | None,
+        typer.Option("--password-file", metavar="FILE", show_default=False, help="write its hash, not a placeholder"),
+    ] = None,
+) -> None:
+    """Print the ACL SETUSER command for a user with the least rights.
+
+    Redis is not asked. Rights are for one prefix; keys of others, and commands such as KEYS or CONFIG, are refused.
+    """
+    secret = password_file.read().strip() if password_file is not None else None
+    password = ">PASSWORD" if secret is None else f"#{sha256(secret.encode()).hexdigest()}"
+    try:
+        typer.echo(setuser(role, user or f"aqueue-{role}", prefix, password))
+    except ConfigurationError as error:
+        _complain(str(error))
+        raise typer.Exit(UNUSABLE) from None
+    if secret is None:
+        _complain("Replace PASSWORD, or name a file with --password-file.")
 
 
 def _ask(url: str | None, question: Callable[[Site], Awaitable[T]], *, unchecked: bool = False) -> T:

@@ -113,7 +113,7 @@ class Keys:
     @property
     def registry(self) -> str:
         """Set: names of all queues ever used. The one key outside the queues' slots."""
-        return f"{self.prefix}:queues"
+        return registry_of(self.prefix)
 
 
 def unique_digest(task: str, key: str) -> str:
@@ -121,9 +121,30 @@ def unique_digest(task: str, key: str) -> str:
     return hashlib.sha256(f"{task}\0{key}".encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
+def registry_of(prefix: str) -> str:
+    """Spell the one key outside the queues' slots; see Keys.registry."""
+    return f"{prefix}:queues"
+
+
+def escaped(name: str) -> str:
+    """Write a name so that a glob pattern matches it alone."""
+    return re.sub(r"([*?\[\]\\^-])", r"\\\1", name)
+
+
 def pattern_of_all(prefix: str) -> str:
     """Give the glob pattern that all keys of all queues match."""
-    return re.sub(r"([*?\[\]\\^-])", r"\\\1", prefix) + ":{*"
+    return f"{escaped(prefix)}:{{*"
+
+
+def pattern_of_kind(prefix: str, kind: str) -> str:
+    """Give the glob pattern that the keys of one kind match, on all queues."""
+    one_per_queue = kind in vars(Keys) and isinstance(vars(Keys)[kind], cached_property)
+    return f"{escaped(prefix)}:{{*}}:{kind}" + ("" if one_per_queue else ":*")
+
+
+def pattern_of_channels(prefix: str) -> str:
+    """Give the glob pattern that the channels of all queues match."""
+    return f"{escaped(prefix)}:{{*}}:channel:*"
 
 
 def parts_of(prefix: str, key: str) -> tuple[QueueName, str, str] | None:

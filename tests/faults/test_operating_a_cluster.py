@@ -1,4 +1,4 @@
-"""The doctor where queues lie on several servers."""
+"""The doctor, and users with few rights, where queues lie on several servers."""
 
 from __future__ import annotations
 
@@ -43,4 +43,32 @@ async def test_every_server_of_a_cluster_is_examined(cluster: str) -> None:
             await job.result(timeout=10)
     assert sorted(ran) == sorted(queue.name for queue in queues)
     for queue in queues:
+        await queue.close()
+
+
+async def test_users_with_few_rights_serve_a_cluster(cluster: str) -> None:
+    """A client of a cluster asks more than a client of one server, before it does anything."""
+    hosts = cluster.removeprefix("redis+cluster://")
+    for role in ("producer", "worker"):
+        line = CliRunner().invoke(app, ["acl", role, "--password-file", "-"], input="geheim").stdout
+        for host in hosts.split(","):
+            with redis.Redis.from_url(f"redis://{host}") as node:
+                node.execute_command(*line.split())
+
+    produced = f"redis+cluster://aqueue-producer:geheim@{hosts}"
+    served = [
+        Queue(name, url=f"redis+cluster://aqueue-worker:geheim@{hosts}", settings=Settings(lease=2))
+        for name in ("alpha", "beta", "gamma", "delta")
+    ]
+
+    async def double(n: int) -> int:
+        return 2 * n
+
+    for queue in served:
+        queue.task(double)
+    async with Worker(*served):
+        for n, queue in enumerate(served):
+            async with Queue(queue.name, url=produced) as producer:
+                assert await (await producer.enqueue("double", n)).result(timeout=10) == 2 * n
+    for queue in served:
         await queue.close()
