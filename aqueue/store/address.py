@@ -34,6 +34,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from aqueue import embedded
 from aqueue.errors import ConfigurationError
+from aqueue.store import tls
 
 CONNECT_SECONDS: Final = 5.0
 """Time for the socket and the greeting; a local network answers in milliseconds."""
@@ -71,6 +72,8 @@ class Route(ABC):
     def __init__(self, label: str) -> None:
         self.label = label
         """The address as it may be shown: without secrets."""
+        self.tls: Mapping[str, Any] | None = None
+        """The options of TLS; None where there is none."""
 
     def known_node(self, key: str) -> str | None:  # noqa: ARG002  # only a cluster has several
         """Name the server that owns `key`, None where that has to be asked first; what it owns shares a connection."""
@@ -96,8 +99,10 @@ class DirectRoute(Route):
 
     def __init__(self, label: str, connection_class: type[AbstractConnection], options: Mapping[str, Any]) -> None:
         super().__init__(label)
-        self._class = connection_class
+        self._class = tls.TlsConnection if connection_class is SSLConnection else connection_class
         self._options = {**options, **_owned(connection_class)}
+        if issubclass(connection_class, SSLConnection):
+            self.tls = self._options
 
     async def connect(self, key: str) -> AbstractConnection:  # noqa: ARG002  # one server owns every key
         return await _greet(self._class(**self._options))
@@ -122,11 +127,13 @@ class SentinelRoute(Route):
     def __init__(self, label: str, hosts: list[tuple[str, int]], service: str, options: Mapping[str, Any]) -> None:
         super().__init__(label)
         self._service = service
-        self._class = SSLConnection if options.pop("ssl", False) else Connection  # type: ignore[attr-defined]
-        self._options = {**options, **_owned(self._class)}
+        self._class = tls.TlsConnection if options.get("ssl") else Connection
+        self._options = {**{name: value for name, value in options.items() if name != "ssl"}, **_owned(self._class)}
+        self.tls = self._options if options.get("ssl") else None
+        tls_options = {name: value for name, value in options.items() if name.startswith("ssl")}
+        patience = {"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
         self._sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-            hosts,
-            sentinel_kwargs={"socket_timeout": CONNECT_SECONDS, "socket_connect_timeout": CONNECT_SECONDS},
+            hosts, sentinel_kwargs={**patience, **tls_options}
         )
 
     async def connect(self, key: str) -> AbstractConnection:  # noqa: ARG002  # one primary owns every key
@@ -146,6 +153,7 @@ class ClusterRoute(Route):
         self._hosts = list(hosts)
         """Those that were named, and those that were learned of: any of them knows the others."""
         self._options = dict(options)
+        self.tls = self._options if options.get("ssl") else None
         self._topology: redis_asyncio.RedisCluster | None = None
         self._learning = asyncio.Lock()
 
@@ -177,7 +185,7 @@ class ClusterRoute(Route):
 
     async def connect(self, key: str) -> AbstractConnection:
         host, _, port = (await self.node(key)).rpartition(":")
-        class_ = SSLConnection if self._options.get("ssl") else Connection
+        class_ = tls.TlsConnection if self._options.get("ssl") else Connection
         options = {name: value for name, value in self._options.items() if name != "ssl"}
         return await _greet(class_(host=host, port=int(port), **{**options, **_owned(class_)}))
 
@@ -249,7 +257,8 @@ def route_of_url(url: str) -> Route:
                 )
             case _:
                 options = dict[str, Any](parse_url(re.sub(r"^valkey", "redis", url)))
-                return DirectRoute(label, options.pop("connection_class", Connection), options)
+                class_ = options.pop("connection_class", Connection)
+                return DirectRoute(label, class_, _with_tls(options, on=issubclass(class_, SSLConnection)))
     except (ValueError, TypeError) as error:
         if isinstance(error, ConfigurationError):
             raise
@@ -274,7 +283,17 @@ def _options(netloc: str, db: str) -> dict[str, Any]:
 
 
 def _query(query: str) -> dict[str, Any]:
-    return {name: value.lower() in ("1", "true", "yes") if name == "ssl" else value for name, value in parse_qsl(query)}
+    options: dict[str, Any] = dict(parse_qsl(query))
+    if "ssl" in options:
+        options["ssl"] = options["ssl"].lower() in tls.YES
+    return _with_tls(options, on=options.get("ssl", False))
+
+
+def _with_tls(options: dict[str, Any], *, on: bool) -> dict[str, Any]:
+    if on:
+        return tls.settled(options)
+    tls.refused_in_the_clear(options)
+    return options
 
 
 def route_of_client(client: redis_asyncio.Redis | redis_asyncio.RedisCluster) -> Route:

@@ -20,6 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from aqueue.errors import ConfigurationError, StoreError, StoreFull, StoreUnavailable
+from aqueue.store import tls
 from aqueue.store.address import Route
 from aqueue.store.link import REPLY_SECONDS, Link
 from aqueue.store.mailbox import Mailbox
@@ -123,6 +124,8 @@ class Links:
                 raise self._unavailable(error) from error
             except (RedisError, OSError) as error:
                 problem = error
+                if complaint := tls.complaint(error):
+                    raise StoreError(f"{self.route.label} {complaint}.") from error
                 await self.route.refresh()  # it may be away for good, and another serve in its place
             if loop.time() + pause > give_up:
                 raise self._unavailable(problem) from problem
@@ -146,7 +149,7 @@ class Links:
             ) from refusal
 
     def _unavailable(self, problem: Exception) -> StoreUnavailable:
-        return unavailable(self.route.label, problem)
+        return unavailable(self.route.label, problem, tls.hint(problem, self.route.tls))
 
     async def reconnect(self, key: str) -> None:
         """Drop the link to the server of `key`, and ask anew where that is."""
@@ -167,12 +170,12 @@ class Links:
         await self.route.close()
 
 
-def unavailable(label: str, problem: Exception) -> StoreUnavailable:
+def unavailable(label: str, problem: Exception, hint: str = "") -> StoreUnavailable:
     late = isinstance(problem, RedisTimeoutError | TimeoutError)
     unanswered = f"did not answer within {REPLY_SECONDS:g} s and may or may not have done what was asked"
     what = unanswered if late else f"cannot be reached ({problem})"
     return StoreUnavailable(
-        f"Redis at {label} {what}; start it or set AQUEUE_URL, or unset AQUEUE_URL "
+        f"Redis at {label} {what}{hint}; start it or set AQUEUE_URL, or unset AQUEUE_URL "
         'and install "aqueue-redis[embedded]" to develop without one.'
     )
 

@@ -23,8 +23,11 @@ from aqueue.store.address import (
     route_of_client,
     route_of_url,
 )
+from aqueue.store.tls import TlsConnection
 
 OURS = {"socket_timeout": None, "retry_on_timeout": False, "health_check_interval": 0, "protocol": 3}
+
+VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
 
 
 @pytest.mark.parametrize(
@@ -35,7 +38,7 @@ OURS = {"socket_timeout": None, "retry_on_timeout": False, "health_check_interva
         ("redis://u:p%40ss@h:1/0", Connection, {"username": "u", "password": "p@ss", "port": 1}),
         ("redis://:p@[::1]:1", Connection, {"host": "::1", "password": "p"}),
         ("valkey://h:1/2", Connection, {"host": "h", "port": 1, "db": 2}),
-        ("rediss://h", SSLConnection, {"host": "h"}),
+        ("rediss://h", SSLConnection, {"host": "h", **VERIFIED}),
         ("valkeys://valkey.example:1", SSLConnection, {"host": "valkey.example", "port": 1}),
         ("unix:///run/redis.sock", UnixDomainSocketConnection, {"path": "/run/redis.sock"}),
         ("unix:///run/redis.sock?db=3", UnixDomainSocketConnection, {"path": "/run/redis.sock", "db": 3}),
@@ -46,7 +49,8 @@ def test_a_url_of_one_server_is_read(url: str, class_: type, expected: dict[str,
     """All that redis-py reads, and valkey's names for it; time-outs and retries stay ours."""
     route = route_of_url(checked_url(url))
     assert isinstance(route, DirectRoute)
-    assert route._class is class_
+    assert route._class in (class_, TlsConnection)
+    assert issubclass(route._class, class_)
     assert {**expected, **OURS}.items() <= route._options.items()
     assert route._options["retry"]._retries == 0
 
@@ -76,14 +80,18 @@ def test_tls_behind_sentinels_is_not_dropped() -> None:
     """To connect in the clear although TLS was asked for is the worst of all answers."""
     route = route_of_url("redis+sentinel://a/main?ssl=true")
     assert isinstance(route, SentinelRoute)
-    assert route._class is SSLConnection
+    assert route._class is TlsConnection
+    assert VERIFIED.items() <= route._options.items()
+    (sentinel,) = route._sentinel.sentinels
+    assert sentinel.connection_pool.connection_class is SSLConnection
+    assert VERIFIED.items() <= sentinel.connection_pool.connection_kwargs.items()
 
 
 @pytest.mark.parametrize(
     ("url", "hosts", "expected"),
     [
         ("redis+cluster://a,b:1", [("a", 6379), ("b", 1)], {}),
-        ("redis+cluster://u:p@a?ssl=true", [("a", 6379)], {"username": "u", "password": "p", "ssl": True}),
+        ("redis+cluster://u:p@a?ssl=true", [("a", 6379)], {"username": "u", "password": "p", "ssl": True, **VERIFIED}),
         ("redis+cluster://[::1]:7", [("::1", 7)], {}),
     ],
 )
