@@ -3,7 +3,7 @@
     AqueueError
     ├── JobError            JobNotFound, JobFailed, JobCancelled, JobExpired, ResultTimeout, LeaseLost
     ├── TaskError           UnknownTask, NotSerializable, BadArguments
-    ├── StoreError          StoreUnavailable, StoreFull, UnsafeServer
+    ├── StoreError          StoreUnavailable, StoreFull, UnsafeServer, DurabilityError
     └── ConfigurationError  (also a ValueError)
 
 Each message is one sentence that says what to do next. `RetryLater` and `Discard` are not errors: a job
@@ -12,10 +12,14 @@ raises them to tell the worker what should become of it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
+
+SHOWN_IDS: Final = 3
+"""Job ids in a message; the error carries all of them."""
 
 
 class AqueueError(Exception):
@@ -139,6 +143,22 @@ class StoreUnavailable(StoreError):
 
 class StoreFull(StoreError):
     """Redis is out of memory and refused to take the job."""
+
+
+class DurabilityError(StoreError):
+    """The jobs exist and run, but the server has not confirmed that they are as durable as was asked.
+
+    `job_ids` names them.
+    """
+
+    def __init__(self, job_ids: Sequence[str], why: str) -> None:
+        shown = ", ".join(job_ids[:SHOWN_IDS]) + (
+            f" and {len(job_ids) - SHOWN_IDS} more" if job_ids[SHOWN_IDS:] else ""
+        )
+        super().__init__(
+            f"Stored, and yet not confirmed as durable: {shown}; {why} (do not enqueue again, the jobs run)."
+        )
+        self.job_ids = tuple(job_ids)
 
 
 class UnsafeServer(StoreError):

@@ -21,7 +21,7 @@ from aqueue.errors import (
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
 from aqueue.middleware import Middleware, Outgoing, around_enqueue
 from aqueue.retry import Retry
-from aqueue.settings import Duration, Settings
+from aqueue.settings import Durable, Duration, Settings
 from aqueue.store import address, codec
 from aqueue.store.client import BATCH, Client
 from aqueue.store.connection import Server
@@ -112,6 +112,7 @@ class Queue:
         retry: Retry | int | None = None,
         result_ttl: Duration | None = None,
         failure_ttl: Duration | None = None,
+        durable: Durable | None = None,
     ) -> TaskDecorator: ...
     def task(
         self,
@@ -124,12 +125,15 @@ class Queue:
         retry: Retry | int | None = None,
         result_ttl: Duration | None = None,
         failure_ttl: Duration | None = None,
+        durable: Durable | None = None,
     ) -> Any:
         """Register a function, async or plain, as a task of this queue; bare or with options.
 
         Errors: ConfigurationError for bad options, or when another function has the name.
         """
-        defaults = make_options(ttl=ttl, timeout=timeout, retry=retry, result_ttl=result_ttl, failure_ttl=failure_ttl)
+        defaults = make_options(
+            ttl=ttl, timeout=timeout, retry=retry, result_ttl=result_ttl, failure_ttl=failure_ttl, durable=durable
+        )
         decorator = TaskDecorator(self, name, defaults)
         return decorator if function is None else decorator(function)
 
@@ -162,7 +166,7 @@ class Queue:
     async def enqueue(self, task: Any, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Store one call on this queue, of a task or by the task's name.
 
-        Errors: BadArguments, NotSerializable, StoreFull, StoreUnavailable.
+        Errors: BadArguments, NotSerializable, StoreFull, StoreUnavailable, DurabilityError.
         """
         if isinstance(task, str):
             task = self.remote(task)
@@ -177,6 +181,9 @@ class Queue:
             return (await self._submit([call], [sent]))[0]
         job = new_job(call, sent, self.settings)
         client = self._checked_store or await self.store()
+        if job.durable != "memory":
+            (stands,) = await client.durability.enqueue([job])
+            return self._handle_of(call, job, stands)
         return self._handle_of(call, job, await client.enqueue_one(job))
 
     async def enqueue_many(self, calls: Iterable[Call[R]]) -> list[Job[R]]:
@@ -202,7 +209,10 @@ class Queue:
         async def store(batch: Sequence[Outgoing]) -> list[Job[Any]]:
             jobs = ready or self._jobs(calls, batch)
             client = await self.store()
-            ids = [await client.enqueue_one(jobs[0])] if len(jobs) == 1 else await client.enqueue(jobs)
+            if any(job.durable != "memory" for job in jobs):
+                ids = await client.durability.enqueue(jobs)
+            else:
+                ids = [await client.enqueue_one(jobs[0])] if len(jobs) == 1 else await client.enqueue(jobs)
             return [self._handle_of(*one) for one in zip(calls, jobs, ids, strict=True)]
 
         return cast("list[Job[R]]", await around_enqueue(self.middleware, store)(sent))

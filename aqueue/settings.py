@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from aqueue.errors import ConfigurationError
 from aqueue.retry import Retry
 
 Duration: TypeAlias = float | timedelta | str
+Durable: TypeAlias = Literal["memory", "disk", "replica"]
 
 FOREVER: Final = -1.0
 MAX_SECONDS: Final = 100 * 365 * 86_400.0

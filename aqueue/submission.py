@@ -41,6 +41,7 @@ def new_job(call: Call[Any], sent: Outgoing, settings: Settings) -> NewJob:
         digest="" if options.key is None else unique_digest(sent.task, options.key),
         result_ttl_ms=None if options.result_ttl is None else ttl_ms(options.result_ttl),
         failure_ttl_ms=None if options.failure_ttl is None else ttl_ms(options.failure_ttl),
+        durable=options.durable or "memory",
     )
 
 

@@ -18,7 +18,7 @@ import msgspec
 from aqueue.context import Context, Dependency, call_in_place, hints_of, injected_parameters
 from aqueue.errors import BadArguments, ConfigurationError
 from aqueue.retry import Retry
-from aqueue.settings import Duration, instant_ms, seconds
+from aqueue.settings import Durable, Duration, instant_ms, seconds
 from aqueue.store.codec import ArgumentsDecoder, result_decoder
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Options:
     retry: Retry | None = None
     result_ttl: float | None = None
     failure_ttl: float | None = None
+    durable: Durable | None = None
 
 
 NO_OPTIONS: Final = Options()
@@ -76,6 +77,7 @@ def make_options(
     retry: Retry | int | None = None,
     result_ttl: Duration | None = None,
     failure_ttl: Duration | None = None,
+    durable: Durable | None = None,
 ) -> Options:
     """Check options and settle their units. Errors: ConfigurationError."""
     if delay is not None and at is not None:
@@ -84,6 +86,8 @@ def make_options(
         raise ConfigurationError(f"key must be text of at least one character, not {key!r}.")
     if isinstance(key, str) and not key.isprintable():
         raise ConfigurationError(f"key must be printable text, not {key!r}.")
+    if durable not in (None, "memory", "disk", "replica"):
+        raise ConfigurationError(f"durable must be 'memory', 'disk' or 'replica', not {durable!r}.")
     if retry is not None and not isinstance(retry, Retry):
         retry = Retry(max_attempts=retry)
 
@@ -99,6 +103,7 @@ def make_options(
         retry=retry,
         result_ttl=settled(result_ttl, "result_ttl", forever=True),
         failure_ttl=settled(failure_ttl, "failure_ttl", forever=True),
+        durable=durable,
     )
 
 
@@ -175,7 +180,7 @@ class Task(Generic[P, R]):
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Store one call and return its handle.
 
-        Errors: BadArguments, NotSerializable, StoreFull, StoreUnavailable.
+        Errors: BadArguments, NotSerializable, StoreFull, StoreUnavailable, DurabilityError.
         """
         return await self.queue.submit(self.call(*args, **kwargs))
 
@@ -190,12 +195,14 @@ class Task(Generic[P, R]):
         retry: Retry | int | None = None,
         result_ttl: Duration | None = None,
         failure_ttl: Duration | None = None,
+        durable: Durable | None = None,
         queue: Queue | None = None,
     ) -> Task[P, R]:
         """Return a copy whose calls are stored with these options.
 
         `key` makes enqueue idempotent: while an unfinished job of this task has the same key, its handle comes back
-        with `created=False`. `ttl` is how long after it is due the job may wait for its start.
+        with `created=False`. `ttl` is how long after it is due the job may wait for its start. `durable` makes enqueue
+        return only once the job is on the server's "disk" or at a "replica"; "memory" is the default.
         Units:  seconds, a timedelta or text such as "5m"; `at` is an aware datetime; -1 keeps a result for ever.
         Errors: ConfigurationError.
         """
@@ -203,7 +210,7 @@ class Task(Generic[P, R]):
             raise ConfigurationError(f"queue must be a Queue, not {queue!r}.")
         given = make_options(
             delay=delay, at=at, key=key, ttl=ttl, timeout=timeout, retry=retry,
-            result_ttl=result_ttl, failure_ttl=failure_ttl,
+            result_ttl=result_ttl, failure_ttl=failure_ttl, durable=durable,
         )  # fmt: skip
         overrides = merged(given, self.overrides)
         twin = copy.copy(self)  # what was found out about the function holds for it too

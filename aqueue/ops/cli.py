@@ -231,6 +231,9 @@ def acl(
         typer.FileText | None,
         typer.Option("--password-file", metavar="FILE", show_default=False, help="write its hash, not a placeholder"),
     ] = None,
+    durable: Annotated[
+        bool, typer.Option("--durable", show_default=False, help="may enqueue with durable=; not on Redis 7.0")
+    ] = False,
 ) -> None:
     """Print the ACL SETUSER command for a user with the least rights.
 
@@ -239,7 +242,7 @@ def acl(
     secret = password_file.read().strip() if password_file is not None else None
     password = ">PASSWORD" if secret is None else f"#{sha256(secret.encode()).hexdigest()}"
     try:
-        typer.echo(setuser(role, user or f"aqueue-{role}", prefix, password))
+        typer.echo(setuser(role, user or f"aqueue-{role}", prefix, password, durable=durable))
     except ConfigurationError as error:
         _complain(str(error))
         raise typer.Exit(UNUSABLE) from None

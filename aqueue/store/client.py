@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,7 @@ from aqueue.settings import FOREVER, Settings
 from aqueue.store import layout
 from aqueue.store.coalescing import Coalescer
 from aqueue.store.connection import Links, Server
+from aqueue.store.durability import Durability
 from aqueue.store.keys import Keys
 from aqueue.store.link import Link
 from aqueue.store.records import (
@@ -60,6 +62,11 @@ class Client:
         self._server = server
         self._registered = False
         self._coalescers: WeakKeyDictionary[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
+
+    @cached_property
+    def durability(self) -> Durability:
+        """The way of jobs that are to be confirmed."""
+        return Durability(self)
 
     @property
     def links(self) -> Links:

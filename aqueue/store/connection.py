@@ -53,6 +53,23 @@ def refusal_code(error: ResponseError) -> str:
     return _CODES.get(type(error).__name__) or str(error).partition(" ")[0]
 
 
+class Patience:
+    """How long a call is tried again, from its first failure on, with pauses that grow."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._give_up = self._loop.time() + PATIENCE_SECONDS
+        self._pause = 0.02
+
+    async def pause(self) -> bool:
+        """Wait before the next attempt; False where there is to be none."""
+        if self._loop.time() + self._pause > self._give_up:
+            return False
+        await asyncio.sleep(self._pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads load, guards nothing
+        self._pause = min(self._pause * 2, 0.5)
+        return True
+
+
 class Links:
     """The connections of one event loop to one server, or one cluster."""
 
@@ -61,6 +78,8 @@ class Links:
         self.users: set[object] = set()
         """Who has asked for these connections and not given them back; the last one to do so closes them."""
         self._commands: dict[str, Link] = {}
+        self._aside: dict[str, Link] = {}
+        """For calls that hold their connection up."""
         self._mailboxes: dict[str, Mailbox] = {}
         self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -104,33 +123,55 @@ class Links:
 
     async def send(self, key: str, command: tuple[Arg, ...]) -> Any:
         """Send an idempotent command as `run` does."""
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + PATIENCE_SECONDS
-        pause = 0.02
+        patience: Patience | None = None
         while True:
             try:
                 link = self.open_link(key) or await self.command(key)
                 return await link.call(*command)
             except NoScriptError:
                 raise
-            except ResponseError as refusal:
-                problem: Exception = refusal
-                await self._react(refusal, key)
-            except AuthenticationError as error:
-                raise StoreError(
-                    f"{self.route.label} refused the credentials ({error}); mend user and password."
-                ) from error
-            except RedisTimeoutError as error:  # it has had its time, and may still execute the call
-                raise self._unavailable(error) from error
             except (RedisError, OSError) as error:
-                problem = error
-                if complaint := tls.complaint(error):
-                    raise StoreError(f"{self.route.label} {complaint}.") from error
-                await self.route.refresh()  # it may be away for good, and another serve in its place
-            if loop.time() + pause > give_up:
-                raise self._unavailable(problem) from problem
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads load, guards nothing
-            pause = min(pause * 2, 0.5)
+                patience = await self._endure(error, key, patience)
+
+    async def run_in_a_row(self, key: str, *commands: tuple[Arg, ...], patience: float) -> list[Any]:
+        """Send commands as `run` does, in one write, over a connection that may be held up for `patience` seconds.
+
+        Shape:  replies, or refusals of all commands but the first.
+        """
+        node = await self.route.node(key)
+        attempts: Patience | None = None
+        async with self._opening[f"{node} aside"]:  # one row after the other, for each waits for its end
+            while True:
+                try:
+                    link = self._aside.get(node)
+                    if link is None or not link.alive:
+                        link = self._aside[node] = await self.dedicated(key)
+                    replies = await link.call_in_a_row(*commands, timeout=patience + REPLY_SECONDS)
+                    if isinstance(replies[0], ResponseError):
+                        raise replies[0]
+                except (RedisError, OSError) as error:
+                    attempts = await self._endure(error, key, attempts)
+                else:
+                    return replies
+
+    async def _endure(self, error: Exception, key: str, patience: Patience | None) -> Patience:
+        """Wait a little if the call is to be tried again, else raise what the error means."""
+        patience = patience or Patience()
+        if isinstance(error, ResponseError):
+            await self._react(error, key)
+        elif isinstance(error, AuthenticationError):
+            raise StoreError(
+                f"{self.route.label} refused the credentials ({error}); mend user and password."
+            ) from error
+        elif isinstance(error, RedisTimeoutError):  # it has had its time, and may still execute the call
+            raise self._unavailable(error) from error
+        elif complaint := tls.complaint(error):
+            raise StoreError(f"{self.route.label} {complaint}.") from error
+        else:
+            await self.route.refresh()  # it may be away for good, and another serve in its place
+        if not await patience.pause():
+            raise self._unavailable(error) from error
+        return patience
 
     async def _react(self, refusal: ResponseError, key: str) -> None:
         """Return if the call is to be tried again, else raise what the refusal means."""
@@ -154,9 +195,10 @@ class Links:
     async def reconnect(self, key: str) -> None:
         """Drop the link to the server of `key`, and ask anew where that is."""
         try:
-            link = self._commands.pop(await self.route.node(key), None)
-            if link is not None:
-                await link.close()
+            node = await self.route.node(key)
+            for link in (self._commands.pop(node, None), self._aside.pop(node, None)):
+                if link is not None:
+                    await link.close()
         finally:
             await self.route.refresh()
 
@@ -165,7 +207,8 @@ class Links:
         mailboxes, self._mailboxes = self._mailboxes, {}
         for mailbox in mailboxes.values():
             await mailbox.close()
-        for link in commands.values():
+        aside, self._aside = self._aside, {}
+        for link in (*commands.values(), *aside.values()):
             await link.close()
         await self.route.close()
 

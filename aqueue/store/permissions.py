@@ -74,10 +74,11 @@ RIGHTS: Final = {
 }  # fmt: skip
 
 
-def setuser(role: Role, user: str, prefix: str, password: str) -> str:
+def setuser(role: Role, user: str, prefix: str, password: str, *, durable: bool = False) -> str:
     """Write the command that makes a user with the least rights of a role.
 
-    `password` is in the server's own form, `>text` or `#hash`. Errors: ConfigurationError for a name that is none.
+    `password` is in the server's own form, `>text` or `#hash`; `durable` adds what confirmed enqueues take.
+    Errors: ConfigurationError for a name that is none.
     """
     rights = RIGHTS[role]
     prefix = checked_name(prefix, "prefix")
@@ -85,7 +86,8 @@ def setuser(role: Role, user: str, prefix: str, password: str) -> str:
         patterns = [pattern_of_kind(prefix, kind) for kind in rights.kinds] + [escaped(registry_of(prefix))]
     else:
         patterns = [pattern_of_all(prefix), escaped(registry_of(prefix))]
-    commands = sorted({*CONNECTION, *rights.commands, *_commands_of(rights.scripts)})
+    asked = ("wait", "waitaof") if durable else ()  # older servers refuse a whole line for a command that they lack
+    commands = sorted({*CONNECTION, *rights.commands, *asked, *_commands_of(rights.scripts)})
     words = [
         f"ACL SETUSER {checked_name(user, 'user')} reset on {password}",
         *(f"~{pattern}" for pattern in patterns),

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from aqueue.job import JobError, JobId, JobState, LeaseToken, WorkerId
+from aqueue.settings import Durable
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -28,6 +29,8 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     digest: str = ""
     result_ttl_ms: int | None = None
     failure_ttl_ms: int | None = None
+    durable: Durable = "memory"
+    """Where it must be before its enqueue returns."""
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):
