@@ -272,3 +272,15 @@ def test_the_help_fits_a_screen_and_its_examples_work(tmp_path: Path, monkeypatc
     assert len(examples) == 3
     for example in examples:
         assert CliRunner().invoke(app, example).stdout.startswith("ACL SETUSER ")
+
+
+def test_the_document_s_examples_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it knows every role."""
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "security.md").read_text("utf-8")
+    examples = [line.partition("|")[0].split()[2:] for line in text.splitlines() if line.startswith("$ aqueue acl")]
+    assert {example[1] for example in examples} == set(Role)
+    for example in examples:
+        Path(example[-1]).write_text("geheim")
+        assert CliRunner().invoke(app, example).stdout.startswith("ACL SETUSER ")
+    assert all(f"| {role} |" in text for role in Role)
