@@ -138,21 +138,21 @@ class Links:
 
         Shape:  replies, or refusals of all commands but the first.
         """
-        node = await self.route.node(key)
         attempts: Patience | None = None
-        async with self._opening[f"{node} aside"]:  # one row after the other, for each waits for its end
-            while True:
-                try:
+        while True:
+            try:
+                node = await self.route.node(key)
+                async with self._opening[f"{node} aside"]:  # one row after the other, for each waits for its end
                     link = self._aside.get(node)
                     if link is None or not link.alive:
                         link = self._aside[node] = await self.dedicated(key)
                     replies = await link.call_in_a_row(*commands, timeout=patience + REPLY_SECONDS)
-                    if isinstance(replies[0], ResponseError):
-                        raise replies[0]
-                except (RedisError, OSError) as error:
-                    attempts = await self._endure(error, key, attempts)
-                else:
-                    return replies
+                if isinstance(replies[0], ResponseError):
+                    raise replies[0]
+            except (RedisError, OSError) as error:
+                attempts = await self._endure(error, key, attempts)
+            else:
+                return replies
 
     async def _endure(self, error: Exception, key: str, patience: Patience | None) -> Patience:
         """Wait a little if the call is to be tried again, else raise what the error means."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
 import redis
 from typer.testing import CliRunner
 
-from aqueue import Queue, Settings, Worker
+from aqueue import DurabilityError, JobState, Queue, Settings, Worker
 from aqueue.ops.cli import app
+from aqueue.store import durability
 from faults.test_topologies import cluster
 
 __all__ = ["cluster"]  # a fixture
@@ -72,3 +74,16 @@ async def test_users_with_few_rights_serve_a_cluster(cluster: str) -> None:
                 assert await (await producer.enqueue("double", n)).result(timeout=10) == 2 * n
     for queue in served:
         await queue.close()
+
+
+async def test_confirmations_are_asked_of_the_server_that_has_the_queue(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each server of a cluster knows of its own replicas only; these have none, and say so."""
+    monkeypatch.setattr(durability, "CONFIRM_SECONDS", 0.05)
+    for name in ("alpha", "beta", "gamma"):
+        async with Queue(name, url=cluster) as queue:
+            with pytest.raises(DurabilityError, match="no replica had them") as caught:
+                await queue.remote("work").options(durable="replica").enqueue()
+            (job_id,) = caught.value.job_ids
+            assert await queue.job(job_id).status() == JobState.QUEUED
