@@ -34,10 +34,11 @@ class Rights:
 
 
 CONNECTION: Final = (
-    "client|setname", "cluster|shards", "cluster|slots", "command", "evalsha", "eval", "ping", "sadd", "select",
+    "client|setname", "cluster|shards", "cluster|slots", "command", "evalsha", "eval", "info", "ping", "sadd", "select",
     "ssubscribe", "sunsubscribe",
 )  # fmt: skip
-"""To connect, to a Cluster too; to call scripts; to make the queue known to tools; to be told."""
+"""To connect, to a Cluster too, where old versions of redis-py ask INFO; to call scripts; to make the queue known to
+tools; to be told."""
 
 PRODUCER: Final = Rights(
     ("await", "cancel", "enqueue", "inspect"),
@@ -52,7 +53,7 @@ RIGHTS: Final = {
     Role.PRODUCER: PRODUCER,
     # Jobs enqueue others and wait for them, so that a worker is a producer too; the rest is for parking and --check.
     Role.WORKER: Rights(
-        (*PRODUCER.scripts, *_WORKER_SCRIPTS), ("blmove", "client|id", "client|unblock", "info", "smembers")
+        (*PRODUCER.scripts, *_WORKER_SCRIPTS), ("blmove", "client|id", "client|unblock", "smembers")
     ),
     # The second half is for the doctor, who walks the key space. SCAN tells the names of all keys, and no more.
     Role.OPERATOR: Rights(
