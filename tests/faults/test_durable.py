@@ -15,7 +15,7 @@ from servers import Server, binaries
 from aqueue import ConfigurationError, DurabilityError, JobState, Queue, StoreFull, StoreUnavailable, Worker
 from aqueue.store import connection, durability
 from faults.fleet import wait_until
-from faults.test_topologies import free_port
+from faults.topologies import free_port
 
 BASE = "aqueue:{q}:"
 WAIT_SECONDS = 20.0
