@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 STEP: Final = 1000
 """Keys or entries that one command looks at."""
-EXAMINED: Final = 200
-"""Jobs in one script call that reads their records."""
+EXAMINED: Final = 100
+"""Jobs in one script call that reads their records, for about a millisecond."""
 LOOK: Final = 1000
 """Entries at the ends of a list that a script searches for one job; what moved during a walk has moved there."""
 SOUGHT: Final = 20
