@@ -107,7 +107,7 @@ class Link:
 
     async def _write(self) -> None:
         try:
-            while True:
+            while self._broken is None:
                 await self._outgoing.wait()
                 self._outgoing.clear()
                 batch, self._outbox = self._outbox, []

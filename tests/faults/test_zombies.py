@@ -55,24 +55,24 @@ async def test_a_stopped_worker_that_wakes_up_ends_its_run_and_writes_nothing(
 async def test_a_stopped_worker_that_ends_its_run_late_is_refused(
     jobs: Queue, own_server: Server, tmp_path: Path
 ) -> None:
-    """It wakes up and settles in the same moment, before anybody can tell it that the lease is gone."""
+    """It wakes up in a job that lets nothing else turn, and settles before anybody can tell it that the lease is gone."""
     gate = tmp_path / "gate"
     with Fleet(own_server.url, tmp_path, lease=1) as fleet:
         (zombie,) = fleet.start()
-        job = await jobs.enqueue("gated", str(gate))
+        job = await jobs.enqueue("blocking_at_first", str(gate))
         wait_until(lambda: fleet.runs()[job.id] == 1, 20, "the job starts")
         zombie.send_signal(signal.SIGSTOP)
-        gate.touch()
         fleet.start()
         assert await job.result(timeout=30) == "done"
         before = _record(own_server, job)
+        gate.touch()
         zombie.send_signal(signal.SIGCONT)
         wait_until(lambda: fleet.runs("end")[job.id] == 2, 20, "the zombie's run comes to its end")
         zombie.send_signal(signal.SIGTERM)
         assert zombie.wait(20) == 0
         assert _record(own_server, job) == before
         assert (await jobs.stats()).counters["completed"] == 1
-        assert f"lease of {job.id} gated was lost" in fleet.log()
+        assert f"lease of {job.id} blocking_at_first was lost" in fleet.log()
 
 
 async def test_a_loop_that_is_blocked_beyond_the_cap_loses_its_jobs(

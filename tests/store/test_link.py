@@ -172,6 +172,26 @@ async def test_a_cut_connection_tells_everybody(connect: Connect) -> None:
         assert not link.alive
 
 
+async def test_a_write_that_fails_ends_the_link_and_its_tasks(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever closes a link waits for its tasks; a writer that waits for more to write would hold him up for ever."""
+    async with ScriptedServer(lambda _: None) as server:
+        link = await connect(server)
+        first = asyncio.ensure_future(link.call("ECHO", "1"))
+        await heard(server, 1)
+
+        async def fails(*_: object, **__: object) -> None:
+            raise RedisConnectionError("broken pipe")
+
+        monkeypatch.setattr(link._connection, "send_packed_command", fails)
+        for call in (first, asyncio.ensure_future(link.call("ECHO", "2"))):
+            with pytest.raises(RedisConnectionError):
+                await call
+        async with asyncio.timeout(10):
+            await link.close()
+
+
 async def test_close_answers_who_still_waits(connect: Connect) -> None:
     """A program that ends must not hang in a call."""
     async with ScriptedServer(lambda _: None) as server:
