@@ -30,6 +30,7 @@ from aqueue import (
     Worker,
 )
 from aqueue.job import WorkerId
+from aqueue.store.records import Fault
 from aqueue.task import Call
 from faults.history import History
 
@@ -228,6 +229,9 @@ class Workload:
         store = await self._producer.store()
         for call in (store.promote, store.prune, store.stats):
             await self._insist(call)
+        await self._insist(lambda: store.examine([far.id], 10))
+        await self._insist(lambda: store.mend([(far.id, Fault.SCHEDULED_NOWHERE)], 10))  # which it is not
+        await self._insist(lambda: store.readmit([WorkerId("dead")]))
         listed = await self._insist(lambda: self._producer.jobs("scheduled"))
         assert far.id in {info.id for info in listed or ()}
         base = f"aqueue:{{{self.name}}}:"
