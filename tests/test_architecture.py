@@ -279,6 +279,19 @@ def test_the_state_diagram_is_the_code() -> None:
     assert drawn == coded
 
 
+def test_every_guarantee_names_a_test_that_exists() -> None:
+    """A promise whose test was renamed away is a promise that nobody keeps."""
+    rows = re.findall(r"^\|.+\| `(\S+)::(\w+)` \|$", (DOCS / "guarantees.md").read_text("utf-8"), re.MULTILINE)
+    assert len(rows) >= 30
+    tests = PACKAGE.parent / "tests"
+    missing = [
+        f"{file}::{name}"
+        for file, name in rows
+        if not (tests / file).exists() or f"def {name}(" not in (tests / file).read_text("utf-8")
+    ]
+    assert not missing
+
+
 def test_the_data_model_names_every_key() -> None:
     """Operators look there when they look into Redis."""
     text = (DOCS / "data-model.md").read_text("utf-8")

@@ -65,6 +65,7 @@ async def test_a_storm_of_deploys_costs_neither_jobs_nor_attempts(
 
 async def _come_and_go(server: Server, raw: redis.Redis, *, changes: int, seed: int) -> None:
     """Let workers join and leave at random, some of them at once."""
+    raw.flushall()
     chance = random.Random(seed)
     async with Load(server.url) as load:
         workers: dict[Worker, asyncio.Task[None]] = {}

@@ -55,7 +55,7 @@ async def test_a_stopped_worker_that_wakes_up_ends_its_run_and_writes_nothing(
 async def test_a_stopped_worker_that_ends_its_run_late_is_refused(
     jobs: Queue, own_server: Server, tmp_path: Path
 ) -> None:
-    """It wakes up in a job that lets nothing else turn, and settles before anybody can tell it that the lease is gone."""
+    """It wakes up in a job that lets nothing else turn, and settles before anybody can tell it of its loss."""
     gate = tmp_path / "gate"
     with Fleet(own_server.url, tmp_path, lease=1) as fleet:
         (zombie,) = fleet.start()
