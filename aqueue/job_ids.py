@@ -20,6 +20,7 @@ _DIGITS: Final = "0123456789abcdefghijklmnopqrstuv"
 _PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
 """Base 32, whose digits sort as the numbers do, ten bits at a time."""
 HALF_BITS: Final = 60
+LOW_HALF: Final = (1 << HALF_BITS) - 1
 
 
 class JobIds:
@@ -41,18 +42,15 @@ class JobIds:
             if now > self._last:  # half of the range is left for the steps
                 self._last = now | int.from_bytes(os.urandom(RANDOM_BITS // 8)) >> 1
             else:
-                self._last += 1 + self._step()
-            high, low = divmod(self._last, 1 << HALF_BITS)
+                self._last += 1 + (next(self._steps, None) or self._draw())
+            high = self._last >> HALF_BITS
             if high != self._high:  # it hardly changes within a millisecond
                 self._high, self._high_text = high, _half(high)
-            return JobId(self._high_text + _half(low))
+            return JobId(self._high_text + _half(self._last & LOW_HALF))
 
-    def _step(self) -> int:
-        step = next(self._steps, None)
-        if step is None:
-            self._steps = iter(struct.unpack(f">{STEPS_DRAWN}I", os.urandom(4 * STEPS_DRAWN)))
-            step = next(self._steps)
-        return step
+    def _draw(self) -> int:
+        self._steps = iter(struct.unpack(f">{STEPS_DRAWN}I", os.urandom(4 * STEPS_DRAWN)))
+        return next(self._steps)
 
 
 def _half(bits: int) -> str:

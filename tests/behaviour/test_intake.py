@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-import redis
 from facts import until, until_state
 from servers import Server
 
@@ -17,12 +16,29 @@ from aqueue.worker.fetcher import LEAST_SHARE
 SECONDS = 10.0
 
 
-def parked(raw: redis.Redis) -> list[bool]:
-    """For each parked fetch, whether something is to be done right behind it."""
-    return [int(client["qbuf"]) > 0 for client in raw.client_list() if client["cmd"] == "blmove"]
+@pytest.fixture
+def parked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is parked at the server just now: fetches alone, and fetches with a turn behind."""
+    waiting: list[str] = []
+
+    def watch(name: str, what: str) -> None:
+        park = getattr(Client, name)
+
+        async def watched(self: Client, *args: Any) -> Any:
+            waiting.append(what)
+            try:
+                return await park(self, *args)
+            finally:
+                waiting.remove(what)
+
+        monkeypatch.setattr(Client, name, watched)
+
+    watch("park", "fetch")
+    watch("park_with_turn", "turn")
+    return waiting
 
 
-async def test_a_worker_at_rest_parks_with_its_next_turn(queue: Queue, raw: redis.Redis) -> None:
+async def test_a_worker_at_rest_parks_with_its_next_turn(queue: Queue, parked: list[str]) -> None:
     """The server leases a job to it the moment it comes; while jobs run, turns are needed to settle them."""
     gate = asyncio.Event()
 
@@ -31,17 +47,17 @@ async def test_a_worker_at_rest_parks_with_its_next_turn(queue: Queue, raw: redi
         await gate.wait()
 
     async with Worker(queue, concurrency=2):
-        await until(lambda: parked(raw) == [True], "it is parked with a turn")
+        await until(lambda: parked == ["turn"], "it is parked with a turn")
         job = await gated.enqueue()
         await until_state(job, "running")
-        await until(lambda: parked(raw) == [False], "it is parked without one")
+        await until(lambda: parked == ["fetch"], "it is parked without one")
         gate.set()
         await job.result(timeout=SECONDS)
-        await until(lambda: parked(raw) == [True], "it is parked with a turn again")
+        await until(lambda: parked == ["turn"], "it is parked with a turn again")
 
 
 async def test_a_job_that_comes_to_a_worker_at_rest_needs_one_turn_to_start(
-    queue: Queue, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, parked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The turn that was parked has leased it; another one is taken only to settle."""
     turns: list[int] = []
@@ -59,14 +75,14 @@ async def test_a_job_that_comes_to_a_worker_at_rest_needs_one_turn_to_start(
 
     async with Worker(queue, concurrency=2):
         for n in range(5):
-            await until(lambda: parked(raw) == [True], "it is parked with a turn")
+            await until(lambda: parked == ["turn"], "it is parked with a turn")
             turns.clear()
             assert await (await work.enqueue(n)).result(timeout=SECONDS) == n
-            await until(lambda: parked(raw) == [True], "it is parked with a turn again")
+            await until(lambda: parked == ["turn"], "it is parked with a turn again")
             assert turns == [1]
 
 
-async def test_several_queues_at_rest_share_the_slots(queue: Queue, server: Server, raw: redis.Redis) -> None:
+async def test_several_queues_at_rest_share_the_slots(queue: Queue, server: Server, parked: list[str]) -> None:
     """Parked turns hold slots of their own, so together they cannot start more jobs than there are slots."""
     lower = Queue("lower", url=server.url, settings=queue.settings)
     running = most = 0
@@ -81,7 +97,7 @@ async def test_several_queues_at_rest_share_the_slots(queue: Queue, server: Serv
 
     one, two = queue.task(held), lower.task(held)
     async with lower, Worker(queue, lower, concurrency=4):
-        await until(lambda: parked(raw) == [True, True], "both are parked with a turn")
+        await until(lambda: parked == ["turn", "turn"], "both are parked with a turn")
         jobs = await queue.enqueue_many(one.call() for _ in range(5))
         jobs += await lower.enqueue_many(two.call() for _ in range(5))
         await until(lambda: running == 4, "every slot is taken")
@@ -91,14 +107,14 @@ async def test_several_queues_at_rest_share_the_slots(queue: Queue, server: Serv
     assert most == 4
 
 
-async def test_a_parked_turn_takes_no_more_than_max_jobs(queue: Queue, raw: redis.Redis) -> None:
+async def test_a_parked_turn_takes_no_more_than_max_jobs(queue: Queue, parked: list[str]) -> None:
     """What is parked counts as claimed until it is known."""
 
     @queue.task
     async def work() -> None: ...
 
     worker = asyncio.create_task(Worker(queue, concurrency=10, max_jobs=3).run())
-    await until(lambda: parked(raw) == [True], "it is parked with a turn")
+    await until(lambda: parked == ["turn"], "it is parked with a turn")
     await queue.enqueue_many(work.call() for _ in range(8))
     await asyncio.wait_for(worker, SECONDS)
     assert (await queue.stats()).queued == 5

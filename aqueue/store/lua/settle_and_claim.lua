@@ -67,15 +67,15 @@ local function held_tokens()
 end
 
 local refused, settled, spent, counts = {}, {}, {}, {}
-local tokens, item = held_tokens(), 0
+local tokens, item, records, payloads = held_tokens(), 0, prefix .. 'job:', prefix .. 'payload:'
 for id, lease, words, body in items() do
   item = item + 1
-  local record = prefix .. 'job:' .. id
+  local record = records .. id
   if tokens[item] == lease then
     local run = ending(words)
     local became = run.outcome
     if became == 'completed' and complete_plain(at, record, run, body) then
-      spent[#spent + 1] = prefix .. 'payload:' .. id
+      spent[#spent + 1] = payloads .. id
     else
       became = settle(at, locate(prefix, id), run, body)
     end

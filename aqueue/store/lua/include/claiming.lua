@@ -53,7 +53,7 @@ local CLAIM_LIMIT = 500
 -- Returns ids, facts and envelopes of the leases, and whether entries remain that this call had no budget to look at.
 local function claim(at, token, wanted)
   local free = math.min(wanted, CLAIM_LIMIT)
-  local records, count = at.prefix .. 'job:', 0
+  local records, payload_keys, count = at.prefix .. 'job:', at.prefix .. 'payload:', 0
   local leased, facts, held, payloads, examined, over = {}, {}, {}, {}, 0, false
   while count < free and not over do
     local ids = next_ids(at, free - count)
@@ -68,7 +68,7 @@ local function claim(at, token, wanted)
         redis.call('HINCRBY', at.stats, 'damaged', 1)
       elseif fact then
         count = count + 1
-        leased[count], facts[count], payloads[count] = id, fact, at.prefix .. 'payload:' .. id
+        leased[count], facts[count], payloads[count] = id, fact, payload_keys .. id
         held[2 * count - 1], held[2 * count] = id, token
       end
     end
