@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
+from collections.abc import Awaitable
 from typing import Any
 
 from aqueue import Settings, Worker
@@ -24,6 +25,7 @@ RUNS = int(os.environ.get("FAULT_RUNS", "1"))
 """The worker leaves after so many."""
 
 _call = Link.call
+_call_in_a_row = Link.call_in_a_row
 _counts: Counter[str] = Counter()
 
 
@@ -36,14 +38,25 @@ def point(when: str, name: str, n: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def call(self: Link, *command: Any, **options: Any) -> Any:
-    name = name_of([word if isinstance(word, bytes) else str(word).encode() for word in command])
+async def watched(name: str, reply: Awaitable[Any]) -> Any:
     _counts[name] += 1
     n = _counts[name]
     point("before", name, n)
-    reply = await _call(self, *command, **options)
+    told = await reply
     point("after", name, n)
-    return reply
+    return told
+
+
+def named(command: tuple[Any, ...]) -> str:
+    return name_of([word if isinstance(word, bytes) else str(word).encode() for word in command])
+
+
+async def call(self: Link, *command: Any, **options: Any) -> Any:
+    return await watched(named(command), _call(self, *command, **options))
+
+
+async def call_in_a_row(self: Link, *commands: tuple[Any, ...], **options: Any) -> Any:
+    return await watched("+".join(map(named, commands)), _call_in_a_row(self, *commands, **options))
 
 
 async def main() -> None:
@@ -53,6 +66,7 @@ async def main() -> None:
 
 if __name__ == "__main__":
     Link.call = call  # type: ignore[method-assign]
+    Link.call_in_a_row = call_in_a_row  # type: ignore[method-assign]
     Settings.beat = property(lambda _: 0.05)  # type: ignore[assignment,method-assign]
     maintenance.PRUNE_SECONDS = 0.2  # type: ignore[misc]
     asyncio.run(main())
