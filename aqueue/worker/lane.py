@@ -32,7 +32,9 @@ log = logging.getLogger("aqueue.worker")
 PAUSED_LOOK_SECONDS: Final = 2.0
 """A resume is told at once; this is the net beneath it."""
 LASTING_MEMORY: Final = 0.98
+"""From turn to turn; so many jobs that end at once do not make the next turns large, and stay together for ever."""
 DUE_SOON_SECONDS: Final = 0.02
+"""A turn that is needed so soon is not worth parking."""
 SETTLES_PER_TURN: Final = 500
 RECOVERY_PAUSE_SECONDS: Final = 0.1
 MAX_RECOVERY_PAUSE_SECONDS: Final = 5.0
@@ -247,7 +249,8 @@ class Lane:
         """
         self._to_park = False
         if self._parking.wanted:
-            self.has_more = not self.turn_parked  # what comes while nothing is parked must be looked for
+            # What comes while nothing is parked must be looked for; a turn that was parked does so by itself.
+            self.has_more = self.has_more or not self.turn_parked
             await self._parking.tell_to_end()
 
     async def unparked(self) -> None:

@@ -9,6 +9,7 @@ import redis
 from servers import Server, binaries
 
 from faults.laboratory import Laboratory
+from faults.proxy import Proxy
 
 
 @pytest.fixture
@@ -49,6 +50,12 @@ async def laboratory(server: Server, raw: redis.Redis) -> AsyncIterator[Laborato
     yield Laboratory(server, raw)
     for key in raw.scan_iter("aqueue:*"):  # what a worker could not take along; the history has been checked
         raw.delete(key)
+
+
+@pytest.fixture
+async def proxy(server: Server) -> AsyncIterator[Proxy]:
+    async with Proxy(server.socket) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from servers import Server
 
 from aqueue import Queue, Settings, Worker
 from faults.proxy import Door, Fault, Lie, Proxy, Request, honest, nth
-
-
-@pytest.fixture
-async def proxy(server: Server) -> AsyncIterator[Proxy]:
-    async with Proxy(server.socket) as proxy:
-        yield proxy
 
 
 @pytest.fixture

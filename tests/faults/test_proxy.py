@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 import redis
 from redis.exceptions import ResponseError
-from servers import Server
 
 from aqueue import Queue
 from aqueue.store.address import route_of_url
 from aqueue.store.link import Link
 from faults.proxy import LATE_BY, Door, Fault, Proxy, Refusal, nth
-
-
-@pytest.fixture
-async def proxy(server: Server) -> AsyncIterator[Proxy]:
-    async with Proxy(server.socket) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-from servers import Server
 
 from aqueue import Queue, StoreError, StoreFull, StoreUnavailable
 from aqueue.store import scripts
@@ -40,12 +38,6 @@ STAYING: dict[str, type[StoreError]] = {
 
 def word(line: str) -> str:
     return line.partition(" ")[0]
-
-
-@pytest.fixture
-async def proxy(server: Server) -> AsyncIterator[Proxy]:
-    async with Proxy(server.socket) as proxy:
-        yield proxy
 
 
 def always(name: str, line: str) -> Decide:

@@ -69,3 +69,13 @@ async def test_an_empty_answer_ends_the_looking(lane: Lane, monkeypatch: pytest.
     await lane.take_turn(5)
     assert not lane.has_more
     assert not lane.has_caught
+
+
+async def test_a_resume_that_comes_while_a_parked_turn_is_told_to_end_is_not_forgotten(lane: Lane) -> None:
+    """That turn may have been taken before, while the queue was paused."""
+    lane.park(1)
+    assert lane.turn_parked
+    lane.look_again()
+    await lane.unpark()
+    assert lane.has_more
+    await lane.close()
