@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Awaitable
 from typing import Any
 
-from aqueue import Settings, Worker
+from aqueue import Context, Middleware, Settings, Worker
+from aqueue.middleware import Run
 from aqueue.store.link import Link
 from aqueue.worker import maintenance
 from faults.application import queue
@@ -22,7 +23,8 @@ from faults.proxy import name_of
 CRASH = os.environ.get("FAULT_CRASH", "")
 CALLS = os.environ.get("FAULT_CALLS", os.devnull)
 RUNS = int(os.environ.get("FAULT_RUNS", "1"))
-"""The worker leaves after so many."""
+KINDS = {"settle_and_claim", "BLMOVE", "BLMOVE+settle_and_claim", "extend", "reclaim", "prune"}
+"""The worker leaves when so many runs have ended and it has made calls of all these kinds."""
 
 _call = Link.call
 _call_in_a_row = Link.call_in_a_row
@@ -59,8 +61,29 @@ async def call_in_a_row(self: Link, *commands: tuple[Any, ...], **options: Any) 
     return await watched("+".join(map(named, commands)), _call_in_a_row(self, *commands, **options))
 
 
+class Count(Middleware):
+    """Counts the runs that have ended."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+
+    async def around_run(self, context: Context, proceed: Run) -> Any:
+        try:
+            return await proceed()
+        finally:
+            self.ended += 1
+
+
 async def main() -> None:
-    await Worker(queue, concurrency=2, max_jobs=RUNS).run()
+    runs = Count()
+    worker = Worker(queue, concurrency=2, middleware=[runs])
+
+    async def leave() -> None:
+        while runs.ended < RUNS or not _counts.keys() >= KINDS:
+            await asyncio.sleep(0.01)
+        worker.stop()
+
+    await asyncio.gather(worker.run(), leave())
     await queue.close()
 
 
