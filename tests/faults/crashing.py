@@ -7,6 +7,7 @@ passed is written, from which a test learns which there are.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -24,7 +25,8 @@ CRASH = os.environ.get("FAULT_CRASH", "")
 CALLS = os.environ.get("FAULT_CALLS", os.devnull)
 RUNS = int(os.environ.get("FAULT_RUNS", "1"))
 KINDS = {"settle_and_claim", "BLMOVE", "BLMOVE+settle_and_claim", "extend", "reclaim", "prune"}
-"""The worker leaves when so many runs have ended and it has made calls of all these kinds."""
+"""The worker leaves when so many runs have ended and it has made calls of all these kinds, or has had its time."""
+PATIENCE_SECONDS = 10.0
 
 _call = Link.call
 _call_in_a_row = Link.call_in_a_row
@@ -79,8 +81,10 @@ async def main() -> None:
     worker = Worker(queue, concurrency=2, middleware=[runs])
 
     async def leave() -> None:
-        while runs.ended < RUNS or not _counts.keys() >= KINDS:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while runs.ended < RUNS or not _counts.keys() >= KINDS:
+                    await asyncio.sleep(0.01)
         worker.stop()
 
     await asyncio.gather(worker.run(), leave())

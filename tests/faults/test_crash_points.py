@@ -70,7 +70,7 @@ class Morgue:
         self._end_leases(queue.name)
         brief = [await queue.enqueue("brief", 0.01) for _ in range(4)]
         again = await queue.enqueue("second_time")
-        delayed = await queue.remote("brief").options(delay=0.3).enqueue(0)
+        delayed = await queue.remote("brief").options(delay=0.3).enqueue(0.2)  # alone, so a fetch parks beside it
         history = History(asked=JOBS, acknowledged={job.id for job in (orphan, *brief, again, delayed)})
         history.cause(again.id)
         return history
