@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast, overload
 from weakref import WeakKeyDictionary
 
 from aqueue.errors import (
@@ -20,8 +20,8 @@ from aqueue.errors import (
 )
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
 from aqueue.middleware import Middleware, Outgoing, around_enqueue
-from aqueue.retry import Retry
-from aqueue.settings import Durable, Duration, Settings
+from aqueue.options import Options, TaskOptions, make_task_options
+from aqueue.settings import Settings
 from aqueue.store import address, codec
 from aqueue.store.client import BATCH, Client
 from aqueue.store.connection import Server
@@ -31,7 +31,7 @@ from aqueue.store.preflight import check_server
 from aqueue.store.records import NewJob, QueueStats
 from aqueue.store.waiting import Waiting
 from aqueue.submission import encoded, new_job, outgoing
-from aqueue.task import Call, Options, TakesContext, TakesCtx, Task, TaskDecorator, make_options
+from aqueue.task import Call, TakesContext, TakesCtx, Task, TaskDecorator
 
 if TYPE_CHECKING:
     import redis.asyncio as redis_asyncio
@@ -107,12 +107,7 @@ class Queue:
         /,
         *,
         name: str | None = None,
-        ttl: Duration | None = None,
-        timeout: Duration | None = None,
-        retry: Retry | int | None = None,
-        result_ttl: Duration | None = None,
-        failure_ttl: Duration | None = None,
-        durable: Durable | None = None,
+        **options: Unpack[TaskOptions],
     ) -> TaskDecorator: ...
     def task(
         self,
@@ -120,21 +115,13 @@ class Queue:
         /,
         *,
         name: str | None = None,
-        ttl: Duration | None = None,
-        timeout: Duration | None = None,
-        retry: Retry | int | None = None,
-        result_ttl: Duration | None = None,
-        failure_ttl: Duration | None = None,
-        durable: Durable | None = None,
+        **options: Unpack[TaskOptions],
     ) -> Any:
         """Register a function, async or plain, as a task of this queue; bare or with options.
 
         Errors: ConfigurationError for bad options, or when another function has the name.
         """
-        defaults = make_options(
-            ttl=ttl, timeout=timeout, retry=retry, result_ttl=result_ttl, failure_ttl=failure_ttl, durable=durable
-        )
-        decorator = TaskDecorator(self, name, defaults)
+        decorator = TaskDecorator(self, name, make_task_options(**options))
         return decorator if function is None else decorator(function)
 
     def register(self, function: Callable[..., Any], name: str | None, defaults: Options) -> Task[..., Any]:

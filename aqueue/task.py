@@ -10,15 +10,13 @@ import copy
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 import msgspec
 
 from aqueue.context import Context, Dependency, call_in_place, hints_of, injected_parameters
 from aqueue.errors import BadArguments, ConfigurationError
-from aqueue.retry import Retry
-from aqueue.settings import Durable, Duration, instant_ms, seconds
+from aqueue.options import CallOptions, Options, make_options, merged
 from aqueue.store.codec import ArgumentsDecoder, result_decoder
 
 if TYPE_CHECKING:
@@ -43,68 +41,6 @@ class TakesContext(Protocol[P, R_co]):
     """The same, with the parameter's name written out."""
 
     def __call__(self, context: Context, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What one call, or every call of one task, wants other than the queue's settings.
-
-    None leaves a choice to the next wider scope: call, then task, then queue.
-    Units: seconds after construction; `at_ms` is Unix time.
-    """
-
-    delay: float | None = None
-    at_ms: int | None = None
-    key: str | None = None
-    ttl: float | None = None
-    timeout: float | None = None
-    retry: Retry | None = None
-    result_ttl: float | None = None
-    failure_ttl: float | None = None
-    durable: Durable | None = None
-
-
-NO_OPTIONS: Final = Options()
-
-
-def make_options(
-    *,
-    delay: Duration | None = None,
-    at: datetime | None = None,
-    key: str | None = None,
-    ttl: Duration | None = None,
-    timeout: Duration | None = None,
-    retry: Retry | int | None = None,
-    result_ttl: Duration | None = None,
-    failure_ttl: Duration | None = None,
-    durable: Durable | None = None,
-) -> Options:
-    """Check options and settle their units. Errors: ConfigurationError."""
-    if delay is not None and at is not None:
-        raise ConfigurationError("delay and at both say when to start; give only one of them.")
-    if key is not None and (not isinstance(key, str) or not key):
-        raise ConfigurationError(f"key must be text of at least one character, not {key!r}.")
-    if isinstance(key, str) and not key.isprintable():
-        raise ConfigurationError(f"key must be printable text, not {key!r}.")
-    if durable not in (None, "memory", "disk", "replica"):
-        raise ConfigurationError(f"durable must be 'memory', 'disk' or 'replica', not {durable!r}.")
-    if retry is not None and not isinstance(retry, Retry):
-        retry = Retry(max_attempts=retry)
-
-    def settled(value: Duration | None, name: str, *, forever: bool = False) -> float | None:
-        return None if value is None else seconds(value, name, forever=forever)
-
-    return Options(
-        delay=settled(delay, "delay"),
-        at_ms=None if at is None else instant_ms(at, "at"),
-        key=key,
-        ttl=settled(ttl, "ttl"),
-        timeout=settled(timeout, "timeout"),
-        retry=retry,
-        result_ttl=settled(result_ttl, "result_ttl", forever=True),
-        failure_ttl=settled(failure_ttl, "failure_ttl", forever=True),
-        durable=durable,
-    )
 
 
 class Call(msgspec.Struct, Generic[R_co], frozen=True):
@@ -184,20 +120,7 @@ class Task(Generic[P, R]):
         """
         return await self.queue.submit(self.call(*args, **kwargs))
 
-    def options(  # the design names exactly these; each is independent of the others
-        self,
-        *,
-        delay: Duration | None = None,
-        at: datetime | None = None,
-        key: str | None = None,
-        ttl: Duration | None = None,
-        timeout: Duration | None = None,
-        retry: Retry | int | None = None,
-        result_ttl: Duration | None = None,
-        failure_ttl: Duration | None = None,
-        durable: Durable | None = None,
-        queue: Queue | None = None,
-    ) -> Task[P, R]:
+    def options(self, *, queue: Queue | None = None, **given: Unpack[CallOptions]) -> Task[P, R]:
         """Return a copy whose calls are stored with these options.
 
         `key` makes enqueue idempotent: while an unfinished job of this task has the same key, its handle comes back
@@ -208,30 +131,12 @@ class Task(Generic[P, R]):
         """
         if queue is not None and not hasattr(queue, "submit"):
             raise ConfigurationError(f"queue must be a Queue, not {queue!r}.")
-        given = make_options(
-            delay=delay, at=at, key=key, ttl=ttl, timeout=timeout, retry=retry,
-            result_ttl=result_ttl, failure_ttl=failure_ttl, durable=durable,
-        )  # fmt: skip
-        overrides = merged(given, self.overrides)
+        overrides = merged(make_options(**given), self.overrides)
         twin = copy.copy(self)  # what was found out about the function holds for it too
         for name, value in (("overrides", overrides), ("queue", queue or self.queue)):
             object.__setattr__(twin, name, value)
         object.__setattr__(twin, "options_of_calls", merged(overrides, self.defaults))
         return twin
-
-
-def merged(first: Options, second: Options) -> Options:
-    """Take each option from the first that has it; delay and at replace each other."""
-    if second == NO_OPTIONS:
-        return first
-    when_given = first.delay is not None or first.at_ms is not None
-    chosen = {
-        name: getattr(first, name) if getattr(first, name) is not None else getattr(second, name)
-        for name in Options.__dataclass_fields__
-        if name not in ("delay", "at_ms")
-    }
-    when = first if when_given else second
-    return Options(delay=when.delay, at_ms=when.at_ms, **chosen)
 
 
 class TaskDecorator:

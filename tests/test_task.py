@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aqueue import BadArguments, ConfigurationError, Context, Depends, Queue, Retry
-from aqueue.task import Call, Options, make_options, merged
+from aqueue.options import Options, make_options, merged
+from aqueue.task import Call
 
 if TYPE_CHECKING:
     from somewhere_else import Unknown  # type: ignore[import-not-found]
