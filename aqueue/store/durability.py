@@ -18,7 +18,7 @@ from aqueue.errors import ConfigurationError, DurabilityError
 from aqueue.job import JobId
 from aqueue.store import layout
 from aqueue.store.records import NewJob
-from aqueue.store.scripts import Arg, load
+from aqueue.store.scripts import Arg
 
 if TYPE_CHECKING:
     from aqueue.store.client import Client
@@ -71,10 +71,7 @@ class Durability:
         client, keys = self._client, self._client.keys
         await client.register()
         script = load("enqueue")
-        items: list[Arg] = [part for job in jobs for part in (job.id, job.envelope, layout.wishes(job))]
-        arguments = script.arguments(
-            [keys.queued, keys.scheduled], [keys.base], [keys.job(job.id) for job in jobs], items
-        )
+        arguments = script.arguments(*client.enqueue_arguments(jobs))
         kinds = sorted({job.durable for job in jobs} - {"memory"})
         reply, _, *answers = await client.links.run_in_a_row(
             keys.queued,

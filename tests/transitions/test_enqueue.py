@@ -10,7 +10,7 @@ import redis
 from aqueue.errors import ConfigurationError, StoreFull
 from aqueue.job import JobId
 from aqueue.store.client import BATCH, Client
-from aqueue.store.records import NewJob
+from aqueue.store.records import NewJob, Unique
 from transitions.store_image import BASE, TICKET, Image, Store, but, ended, queued, running, scheduled, worker
 
 REGISTERED: Image = {"queues": ["q"]}
@@ -42,7 +42,7 @@ async def test_jobs_queue_up_behind_those_that_wait(client: Client, store: Store
 async def test_enqueue_sent_twice_stores_once(client: Client, store: Store) -> None:
     """A lost reply makes the client send again; the job must not run twice for that."""
     store.seed()
-    batch = [new("a"), new("b", delay_ms=60_000), new("c", digest="k")]
+    batch = [new("a"), new("b", delay_ms=60_000), new("c", unique=Unique("k"))]
     first = await client.enqueue(batch)
     after = store.dump()
     assert await client.enqueue(batch) == first == ["a", "b", "c"]
@@ -133,7 +133,7 @@ async def test_lifetimes_of_one_job_are_stored_with_it(client: Client, store: St
 async def test_a_key_is_held_by_its_job(client: Client, store: Store) -> None:
     """What makes `key=` unique is this entry."""
     store.seed()
-    assert await client.enqueue([new("a", digest="k")]) == ["a"]
+    assert await client.enqueue([new("a", unique=Unique("k"))]) == ["a"]
     assert store.dump() == {**REGISTERED, **stored("a", unique="k"), "unique:k": "a", "queued": ["a"]}
 
 
@@ -146,14 +146,14 @@ async def test_a_key_in_use_answers_its_holder_and_stores_nothing(holder: str, c
         "running": running("h", "me/1", unique="k"),
     }
     before = store.seed(holders[holder], worker("me"), REGISTERED)
-    assert await client.enqueue([new("a", digest="k")]) == ["h"]
+    assert await client.enqueue([new("a", unique=Unique("k"))]) == ["h"]
     assert store.dump() == before
 
 
 async def test_one_key_twice_in_a_batch_stores_one_job(client: Client, store: Store) -> None:
     """A batch is one step, and its items must see each other."""
     store.seed()
-    assert await client.enqueue([new("a", digest="k"), new("b", digest="k")]) == ["a", "a"]
+    assert await client.enqueue([new("a", unique=Unique("k")), new("b", unique=Unique("k"))]) == ["a", "a"]
     assert store.dump() == {**REGISTERED, **stored("a", unique="k"), "unique:k": "a", "queued": ["a"]}
 
 
@@ -161,14 +161,14 @@ async def test_one_key_twice_in_a_batch_stores_one_job(client: Client, store: St
 async def test_a_key_whose_holder_has_ended_is_free(state: str, client: Client, store: Store) -> None:
     """A key that outlived its job would block the next one for ever."""
     before = store.seed(ended("h", state), {"unique:k": "h"})
-    assert await client.enqueue([new("a", digest="k")]) == ["a"]
+    assert await client.enqueue([new("a", unique=Unique("k"))]) == ["a"]
     assert store.dump() == but(before, REGISTERED, stored("a", unique="k"), {"unique:k": "a", "queued": ["a"]})
 
 
 async def test_a_key_whose_holder_has_vanished_is_free(client: Client, store: Store) -> None:
     """A record that was evicted or deleted by hand must not block its key for ever."""
     store.seed({"unique:k": "h"})
-    assert await client.enqueue([new("a", digest="k")]) == ["a"]
+    assert await client.enqueue([new("a", unique=Unique("k"))]) == ["a"]
     assert store.dump() == {**REGISTERED, **stored("a", unique="k"), "unique:k": "a", "queued": ["a"]}
 
 
@@ -181,7 +181,7 @@ async def test_a_full_server_refuses_and_has_stored_nothing(
     before = store.dump()
     full()
     with pytest.raises(StoreFull, match="stored nothing"):
-        await client.enqueue([new("a"), new("b", digest="k")])
+        await client.enqueue([new("a"), new("b", unique=Unique("k"))])
     raw.config_set("maxmemory", 0)
     assert store.dump() == before
 
