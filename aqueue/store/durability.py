@@ -18,7 +18,7 @@ from aqueue.errors import ConfigurationError, DurabilityError
 from aqueue.job import JobId
 from aqueue.store import layout
 from aqueue.store.records import NewJob
-from aqueue.store.scripts import Arg
+from aqueue.store.scripts import Arg, load
 
 if TYPE_CHECKING:
     from aqueue.store.client import Client
