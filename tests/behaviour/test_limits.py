@@ -34,11 +34,8 @@ class Crowd:
 
 
 def no_gates_left(raw: redis.Redis) -> bool:
-    return not [
-        key
-        for key in raw.scan_iter()
-        if any(f":{kind}" in key for kind in ("waiting", "permits", "held_back", "timers"))
-    ]
+    kinds = ("waiting", "permits", "held_back", "timers")
+    return not [key for key in map(str, raw.scan_iter()) if any(f"}}:{kind}" in key for kind in kinds)]
 
 
 async def test_so_many_at_once_per_key_oldest_first(queue: Queue, raw: redis.Redis) -> None:
@@ -121,7 +118,8 @@ async def test_however_a_run_ends_its_permit_is_free(queue: Queue, raw: redis.Re
         if how in ("cancelled", "timeout"):
             await gate.wait()
 
-    options: dict[str, Any] = {"timeout": {"timeout": 0.05}, "unkept": {"result_ttl": 0}}.get(how, {})
+    all_options: dict[str, dict[str, Any]] = {"timeout": {"timeout": 0.05}, "unkept": {"result_ttl": 0}}
+    options = all_options.get(how, {})
     first = await work.options(**options).enqueue(first=True)
     second = await work.enqueue(first=False)
     async with Worker(queue, concurrency=3):

@@ -73,7 +73,7 @@ class Morgue:
         delayed = await queue.remote("brief").options(delay=0.3).enqueue(0.2)  # alone, so a fetch parks beside it
         limited = queue.remote("brief").options(limit=[Concurrency(1), Rate(200)], priority=7)
         held_back = [await limited.enqueue(0) for _ in range(3)]
-        acknowledged = {job.id for job in (orphan, *brief, again, delayed, *held_back)}
+        acknowledged: set[str] = {job.id for job in (orphan, *brief, again, delayed, *held_back)}
         history = History(asked=JOBS, acknowledged=acknowledged)
         history.cause(again.id)
         return history

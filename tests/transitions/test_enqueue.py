@@ -16,7 +16,7 @@ from transitions.store_image import BASE, TICKET, Image, Store, but, ended, queu
 REGISTERED: Image = {"queues": ["q"]}
 
 
-def new(job_id: str, **options: int | str) -> NewJob:
+def new(job_id: str, **options: object) -> NewJob:
     return NewJob(id=JobId(job_id), envelope=f"call {job_id}".encode(), **options)  # type: ignore[arg-type]
 
 
