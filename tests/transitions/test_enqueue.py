@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from aqueue.errors import ConfigurationError, StoreFull
-from aqueue.job import JobId
+from aqueue.job import JobId, WorkerId
 from aqueue.store.client import BATCH, Client
 from aqueue.store.records import NewJob, Unique
 from transitions.store_image import BASE, TICKET, Image, Store, but, ended, queued, running, scheduled, worker
@@ -206,3 +206,47 @@ async def test_the_queue_becomes_known_to_tools(client: Client) -> None:
     assert await client.queue_names() == []
     await client.enqueue([new("a")])
     assert await client.queue_names() == ["q"]
+
+
+WAITS = {"unique": "k", "scope": "started"}
+REPLACE = Unique("k", scope="started", replace=True)
+
+
+async def test_a_call_that_replaces_is_done_once_although_it_comes_twice(client: Client, store: Store) -> None:
+    """The holder has started in between; what it was told already must not run a second time."""
+    before = store.seed(queued("h", **WAITS), REGISTERED)
+    assert await client.enqueue([new("a", unique=REPLACE)]) == ["h"]
+    replaced = store.dump()
+    stub = {"payload:h": "call a", "job:a": {"state": "cancelled", "stands": "h"}}
+    assert replaced == {**but(before, stub), "ttl": {"job:a": 10}}
+    await client.settle_and_claim(WorkerId("me"), 1, [], 1)
+    started = store.dump()
+    assert await client.enqueue([new("a", unique=REPLACE)]) == ["h"]
+    assert store.dump() == started
+
+
+async def test_a_scheduled_holder_is_moved_and_no_further_than_allowed(client: Client, store: Store) -> None:
+    """A stream of calls cannot keep a job from its start for ever."""
+    store.seed(scheduled("h", 600, **WAITS), REGISTERED)
+    later = Unique("k", scope="started", replace=True, max_wait_ms=120_000)  # since its enqueue, a minute ago
+    for n, (delay, due) in enumerate(((20_000, 20), (90_000, 60))):
+        assert await client.enqueue([new(f"a{n}", unique=later, delay_ms=delay)]) == ["h"]
+        image = store.dump()
+        assert image["scheduled"] == {"h": due}
+        assert image["job:h"]["due_ms"] == due
+
+
+async def test_a_claim_frees_the_key_of_a_job_that_is_unique_until_it_starts(client: Client, store: Store) -> None:
+    """The next call is work of its own."""
+    store.seed(queued("h", **WAITS), REGISTERED)
+    await client.settle_and_claim(WorkerId("me"), 1, [], 1)
+    assert "unique:k" not in store.dump()
+    assert await client.enqueue([new("a", unique=REPLACE)]) == ["a"]
+
+
+async def test_ranked_jobs_wait_by_rank_and_push_one_ticket(client: Client, store: Store, raw: redis.Redis) -> None:
+    """A worker parks at the list; what waits elsewhere wakes it, once."""
+    store.seed()
+    await client.enqueue([new("low", rank=5 * 2**43), new("high", rank=0), new("next", rank=0)])
+    assert store.dump()["queued"] == TICKET["queued"]
+    assert raw.zrange(f"{BASE}ranked", 0, -1) == ["high", "next", "low"]
