@@ -133,6 +133,11 @@ class Keys:
         """Hash: counters since the queue was first used."""
         return f"{self.base}stats"
 
+    @cached_property
+    def nowhere(self) -> str:
+        """None: nothing is ever stored there. Named so that no script runs on a part of the queue; see scripts.py."""
+        return nowhere(self.base)
+
     def channel(self, subscriber: str) -> str:
         """Sharded channel on which one process hears of ended jobs, or one worker of cancels and resumes."""
         return f"{self.base}channel:{subscriber}"
@@ -141,6 +146,11 @@ class Keys:
     def registry(self) -> str:
         """Set: names of all queues ever used. The one key outside the queues' slots."""
         return registry_of(self.prefix)
+
+
+def nowhere(base: str) -> str:
+    """Spell the key of a queue that never exists; see Keys.nowhere."""
+    return f"{base}nowhere"
 
 
 def unique_digest(task: str, key: str) -> str:

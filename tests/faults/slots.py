@@ -29,13 +29,13 @@ class MovingSlot:
         cluster_command(self.target, "SETSLOT", self.slot, "IMPORTING", cluster_command(self.source, "MYID"))
         cluster_command(self.source, "SETSLOT", self.slot, "MIGRATING", cluster_command(self.target, "MYID"))
 
-    def keys(self) -> list[str]:
+    def left(self) -> list[str]:
         """List what the source has still."""
         return [str(key) for key in self._ask(self.source, "CLUSTER", "GETKEYSINSLOT", self.slot, ALL)]
 
     def carry(self, wanted: Callable[[str], bool] = lambda _: True) -> int:
         """Move the keys that are wanted, in batches; return how many."""
-        port, keys = self.target.connection_pool.connection_kwargs["port"], [key for key in self.keys() if wanted(key)]
+        port, keys = self.target.connection_pool.connection_kwargs["port"], [key for key in self.left() if wanted(key)]
         for first in range(0, len(keys), BATCH):
             self._ask(
                 self.source, "MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys[first : first + BATCH]

@@ -107,7 +107,6 @@ class FullQueue:
             "cancel one that has a key": lambda: store.cancel(jobs["due"].id),
             "cancel one that runs": lambda: store.cancel(running),
             "delete": lambda: store.delete(jobs["limited-2"].id),
-            "rerun": lambda: store.rerun(jobs["failed"].id, "again"),
             "enqueue": lambda: store.enqueue([new]),
             "mend": lambda: store.mend([(running, Fault.RUNNING_NOWHERE)], 10),
             "purge": lambda: store.purge("waiting"),
@@ -137,7 +136,7 @@ async def _wrong(full: FullQueue, slot: MovingSlot) -> list[str]:
 
 
 async def test_no_script_runs_on_a_part_of_a_queue(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever has been moved and whatever is called: nothing is done, nothing wrong is answered, and later all runs."""
+    """Whatever has been moved and whatever is called: nothing is done or answered, and later all runs."""
     queues = {moved: FullQueue(moved, cluster) for moved in MOVED}
     await asyncio.gather(*(full.crash_some() for full in queues.values()))
     wrong: list[str] = []
@@ -147,7 +146,7 @@ async def test_no_script_runs_on_a_part_of_a_queue(cluster: str, monkeypatch: py
             base = f"aqueue:{{{moved}}}:"
             slot.source.lmove(f"{base}queued", f"{base}inbox:{ME}", "RIGHT", "LEFT")  # as a parked fetch does
             slot.source.zadd(f"{base}workers", {ME: 1})  # its lease ended long ago
-            assert {_kind(key) for key in slot.keys()} >= RECORDS | WORKERS | GATES | LISTS
+            assert {_kind(key) for key in slot.left()} >= RECORDS | WORKERS | GATES | LISTS
             slot.begin()
             assert slot.carry(lambda key, kinds=MOVED[moved]: _kind(key) in kinds)
             with monkeypatch.context() as patch:
