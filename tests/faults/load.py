@@ -30,13 +30,22 @@ FORGOTTEN: Final = (
 class Load:
     """Enqueues and runs short jobs until its block ends, then lets the queue run empty."""
 
-    def __init__(self, url: str, *, worker_url: str | None = None, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        worker_url: str | None = None,
+        settings: Settings | None = None,
+        name: str = "load",
+        producers: int = PRODUCERS,
+    ) -> None:
         settings = settings or Settings(retry=Retry(max_attempts=3, backoff=0.01))
         self.history = History()
         self.refusals: list[StoreError] = []
         """What producers were told instead of being served."""
-        self.queue = Queue("load", url=url, settings=settings)
-        self.working = Queue("load", url=worker_url or url, settings=settings)
+        self.queue = Queue(name, url=url, settings=settings)
+        self.working = Queue(name, url=worker_url or url, settings=settings)
+        self._producers = producers
         self._producing: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._progress = asyncio.Event()
@@ -87,22 +96,27 @@ class Load:
 
     async def wrong(self, raw: redis.Redis) -> list[str]:
         """Stop producing, let the queue run empty, and say what must not have happened."""
+        async with Worker(self.working):
+            await self.rest()
+        return complaints(self.history, remains(raw, self.queue.name))
+
+    async def rest(self) -> None:
+        """Stop producing and return when the queue is empty, if there is a worker."""
         self._stopping.set()
-        async with Worker(self.working), asyncio.timeout(DRAIN_SECONDS):
+        async with asyncio.timeout(DRAIN_SECONDS):
             await asyncio.gather(*self._producing)
             while True:
                 stats = await self.queue.stats()
                 if not stats.queued + stats.scheduled + stats.running:
                     break
                 await asyncio.sleep(0.02)
-        return complaints(self.history, remains(raw, self.queue.name))
 
     def worker(self, **options: Any) -> Worker:
         return Worker(self.working, concurrency=10, **options)
 
     async def __aenter__(self) -> Self:
         await self.queue.store()
-        self._producing = [asyncio.create_task(self._produce(number)) for number in range(PRODUCERS)]
+        self._producing = [asyncio.create_task(self._produce(number)) for number in range(self._producers)]
         return self
 
     async def __aexit__(
