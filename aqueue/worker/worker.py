@@ -221,6 +221,10 @@ class Worker:
             for run in runs:
                 lane.settle(run, Released())
         elif runs:
+            if excess := self._fetcher.excess:
+                runs, beyond = runs[:-excess], runs[-excess:]
+                for run in beyond:
+                    lane.hand_back(run)
             asyncio.get_running_loop().call_soon(self._launch, lane, runs)
 
     def _launch(self, lane: Lane, runs: Sequence[Run]) -> None:
