@@ -10,7 +10,6 @@ from typing import Any
 
 import redis
 
-from faults.fleet import wait_until
 from faults.topologies import cluster_command
 
 BATCH = 50
@@ -21,7 +20,6 @@ ALL = 1_000_000
 class MovingSlot:
     """The slot of one queue, from when it is on the move."""
 
-    queue: str
     slot: int
     source: redis.Redis
     target: redis.Redis
@@ -51,26 +49,6 @@ class MovingSlot:
         target = cluster_command(self.target, "MYID")
         for node in (self.target, self.source, *self.nodes):
             cluster_command(node, "SETSLOT", self.slot, "NODE", target)
-
-    def can_be_handed_back(self) -> bool:
-        """Whether these servers move slots by themselves, as a whole."""
-        try:
-            cluster_command(self.source, "GETSLOTMIGRATIONS")
-        except redis.ResponseError:
-            return False
-        return True
-
-    def hand_back(self) -> None:
-        """Have the target move the slot to where it was, and return once every node knows."""
-        source = cluster_command(self.source, "MYID")
-        cluster_command(self.target, "MIGRATESLOTS", "SLOTSRANGE", self.slot, self.slot, "NODE", source)
-        wait_until(self._is_handed_back, 30, "the slot is where it was")
-
-    def _is_handed_back(self) -> bool:
-        try:
-            return self.source.exists(f"{{{self.queue}}}") == 0
-        except redis.ResponseError:  # MOVED
-            return False
 
     def refusals(self) -> Counter[str]:
         """Count the errors that the two nodes have sent, by their first word."""
@@ -110,7 +88,7 @@ def moving(cluster: str, queue: str) -> Iterator[MovingSlot]:
     owner = next(n for n, end in enumerate((5461, 10923, 16384)) if slot < end)
     source, target = nodes[owner], nodes[(owner + 1) % 3]
     try:
-        yield MovingSlot(queue, slot, source, target, [node for node in nodes if node not in (source, target)])
+        yield MovingSlot(slot, source, target, [node for node in nodes if node not in (source, target)])
     finally:
         for node in nodes:
             node.close()
