@@ -155,7 +155,8 @@ class Lane:
         if self._late.done():
             return self._late.result()
         doubt = asyncio.get_running_loop().call_later(DOUBT_SECONDS - LATE_SECONDS, self._doubt)
-        self._late.add_done_callback(lambda _: (doubt.cancel(), self._wake()))
+        self._late.add_done_callback(lambda _: doubt.cancel())
+        self._late.add_done_callback(lambda _: self._wake())
         return None
 
     def _doubt(self) -> None:
