@@ -12,6 +12,7 @@
 -- ARGV result_ttl_ms  int
 -- RETURNS cancelled | requested | too_late | missing
 --- @include clock
+--- @include counting
 --- @include finish
 
 local seen = redis.call('HMGET', record, 'state', 'token', 'cancel')
@@ -21,8 +22,10 @@ if not state then
 end
 if state == 'running' then
   redis.call('HSET', record, 'cancel', 1)
-  local holder = string.match(seen[2], '^(.*)/')
-  redis.call('SPUBLISH', prefix .. 'channel:' .. holder, 'cancel ' .. id)
+  local holder = string.match(seen[2] or '', '^(.*)/')
+  if holder then
+    redis.call('SPUBLISH', prefix .. 'channel:' .. holder, 'cancel ' .. id)
+  end
   return 'requested'
 end
 if state == 'cancelled' and not seen[3] then
@@ -34,5 +37,5 @@ end
 -- Its id stays in the queued list, where a claim discards it: to look for it would cost as much as the backlog.
 redis.call('ZREM', scheduled, id)
 finish({ prefix = prefix, id = id, record = record, payload = payload }, 'cancelled', now_ms(), result_ttl_ms, {})
-redis.call('HINCRBY', stats, 'cancelled', 1)
+tally(stats, 'cancelled')
 return 'cancelled'

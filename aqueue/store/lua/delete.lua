@@ -14,6 +14,8 @@
 if redis.call('EXISTS', record) == 0 then
   return 'missing'
 end
+redis.call('ZCARD', scheduled) -- a key of the wrong type is refused here, before anything is written
+redis.call('ZCARD', failed)
 local state = redis.pcall('HGET', record, 'state') -- a damaged record can be deleted too
 if state == 'running' then
   return 'running'

@@ -19,9 +19,14 @@
 -- RETURNS ids run but not held | ids to cancel | ids handed back | ms until another lease ends, -1 none | ms until a turn would find a job, -1 unknown
 --         | how many lie in the inbox
 --- @include clock
+--- @include counting
 --- @include finish
 --- @include requeueing
 --- @include give_back
+
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('HLEN', held)
 
 local now = now_ms()
 redis.call('ZADD', workers, now + lease_ms, me)
@@ -40,7 +45,7 @@ end
 -- Held since a turn that is known to have been answered, and yet not run: the answer never arrived.
 local entries = redis.call('HGETALL', held)
 for i = 1, #entries, 2 do
-  local id, claimed_in = entries[i], tonumber(string.match(entries[i + 1], '/(%d+)$'))
+  local id, claimed_in = entries[i], number(string.match(entries[i + 1], '/(%d+)$'))
   if claimed_in <= turn and not running[id] then
     redis.call('HDEL', held, id)
     if give_back(locate(prefix, id), stats, now, result_ttl_ms) then

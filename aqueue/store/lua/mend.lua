@@ -23,6 +23,7 @@
 -- ITEM found      str   the fault
 -- RETURNS ids mended
 --- @include clock
+--- @include counting
 --- @include finish
 --- @include bury
 --- @include queueing
@@ -39,7 +40,7 @@ local function give_up(job, type_, message)
   redis.call('ZREM', scheduled, job.id)
   redis.call('HSETNX', job.record, 'enqueued_ms', at.now)
   bury(job, failed, at.now, failure_ttl_ms, failed_cap, cjson.encode({ type = type_, message = message, traceback = '' }))
-  redis.call('HINCRBY', stats, 'failed', 1)
+  tally(stats, 'failed')
 end
 
 local remedies = {}
@@ -84,6 +85,13 @@ end
 
 function remedies.arguments_lost(job)
   give_up(job, 'ArgumentsLost', 'its arguments were lost, so it can never run; enqueue it anew')
+end
+
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('LLEN', suspects)
+for _, set in ipairs({ scheduled, failed, workers }) do
+  redis.call('ZCARD', set)
 end
 
 local mended = {}

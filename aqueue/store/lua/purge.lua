@@ -17,7 +17,7 @@ local now, deleted = now_ms(), 0
 -- An id may lie where its job no longer is; only the job that is where its id was found goes.
 local function remove(id, state)
   local job = locate(prefix, id)
-  if redis.call('HGET', job.record, 'state') ~= state then
+  if redis.pcall('HGET', job.record, 'state') ~= state then
     return
   end
   if state ~= 'failed' then
@@ -27,6 +27,10 @@ local function remove(id, state)
   redis.call('DEL', job.payload)
 end
 
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('LLEN', suspects)
+redis.call('ZCARD', scheduled)
 if what == 'failed' then
   local pairs_ = redis.call('ZPOPMIN', failed, limit)
   for i = 1, #pairs_, 2 do

@@ -10,7 +10,11 @@
 -- ARGV id         str
 -- ARGV call       str   made up by the caller, for this wish alone
 -- RETURNS queued | unfinished | gone | missing
+--- @include clock
+--- @include counting
 
+redis.call('LLEN', queued) -- a key of the wrong type is refused here, before anything is written
+redis.call('ZCARD', failed)
 local seen = redis.call('HMGET', record, 'state', 'rerun')
 local state = seen[1]
 if not state then
@@ -27,11 +31,10 @@ if redis.call('EXISTS', payload) == 0 then
 end
 redis.call('HDEL', record, 'attempt', 'crashes', 'cancel', 'error', 'expires_ms', 'due_ms', 'started_ms', 'ended_ms', 'token',
   'unknown_ms', 'unique')
-local time = redis.call('TIME')
-redis.call('HSET', record, 'state', 'queued', 'rerun', call, 'due_ms', time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('HSET', record, 'state', 'queued', 'rerun', call, 'due_ms', now_ms())
 redis.call('PERSIST', record)
 redis.call('PERSIST', payload)
 redis.call('ZREM', failed, id)
 redis.call('LPUSH', queued, id)
-redis.call('HINCRBY', stats, 'rerun', 1)
+tally(stats, 'rerun')
 return 'queued'

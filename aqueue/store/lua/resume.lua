@@ -6,8 +6,9 @@
 -- ARGV prefix     str   of the queue's keys, for the workers' channels
 -- RETURNS whether it was paused before
 
+local names = redis.call('ZRANGE', workers, 0, -1) -- first, for a key of the wrong type is refused here
 local before = redis.call('DEL', paused)
-for _, name in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
+for _, name in ipairs(names) do
   redis.call('SPUBLISH', prefix .. 'channel:' .. name, 'resume')
 end
 return before

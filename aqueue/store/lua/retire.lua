@@ -12,9 +12,14 @@
 -- ARGV result_ttl_ms   int  for jobs that were to be cancelled
 -- RETURNS ids handed back
 --- @include clock
+--- @include counting
 --- @include finish
 --- @include requeueing
 --- @include give_back
+
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('ZCARD', workers)
 
 local now, returned = now_ms(), {}
 empty_inbox(queued, inbox)

@@ -1,14 +1,17 @@
 -- claiming: hand waiting jobs to one worker
 --
--- Needs finish, leasing. `at` carries the queue's keys, the worker, the limits and the time.
+-- Needs counting, finish, leasing. `at` carries the queue's keys, the worker, the limits and the time.
 
 -- Entries without a job to run (tickets, cancelled and expired jobs) that one call may discard.
 local DISCARD_LIMIT = 500
 
+-- Of an instant in ms, until the year 5138; what is longer was not written by us.
+local INSTANT_DIGITS = 14
+
 -- A job that nothing has happened to: exactly these two fields, in this order. Most jobs are such.
 local function is_fresh(fields)
   local ordered = #fields == 4 and fields[1] == 'state' and fields[3] == 'enqueued_ms'
-  return ordered and fields[2] == 'queued' and string.find(fields[4], '^%d+$')
+  return ordered and fields[2] == 'queued' and #fields[4] <= INSTANT_DIGITS and string.find(fields[4], '^%d+$')
 end
 
 -- Answers what the lease is to say of the job, or nil where there is nothing to run.
@@ -22,7 +25,7 @@ local function begin(at, id, record, token)
     end
     if seen.expires_ms and not seen.started_ms and number(seen.expires_ms) <= at.now then
       finish(locate(at.prefix, id), 'expired', at.now, at.result_ttl_ms, {})
-      redis.call('HINCRBY', at.stats, 'expired', 1)
+      tally(at.stats, 'expired')
       return nil
     end
     local crashes = number(seen.crashes)
@@ -56,8 +59,11 @@ local function claim(at, token, wanted)
   local records, payload_keys, count = at.prefix .. 'job:', at.prefix .. 'payload:', 0
   local leased, facts, held, payloads, examined, over = {}, {}, {}, {}, 0, false
   while count < free and not over do
-    local ids = next_ids(at, free - count)
-    if not ids then
+    local readable, ids = pcall(next_ids, at, free - count)
+    if not readable and count == 0 then
+      error(ids) -- nothing was taken
+    end
+    if not readable or not ids then -- what was taken is leased; the next turn tells of a key of the wrong type
       break
     end
     examined = examined + #ids
@@ -65,7 +71,7 @@ local function claim(at, token, wanted)
     for _, id in ipairs(ids) do
       local intact, fact = pcall(begin, at, id, records .. id, token)
       if not intact then -- one damaged record must not cost the jobs that were popped with it
-        redis.call('HINCRBY', at.stats, 'damaged', 1)
+        tally(at.stats, 'damaged')
       elseif fact then
         count = count + 1
         leased[count], facts[count], payloads[count] = id, fact, payload_keys .. id

@@ -69,6 +69,11 @@ local function misplaced(at, id, state, token, record)
   end
 end
 
+local function has_arguments(payload)
+  local size = redis.pcall('STRLEN', payload)
+  return type(size) == 'number' and size > 0
+end
+
 -- Answers the fault, and what changes when the job moves on.
 local function diagnose(at, id, record, payload)
   local seen = redis.pcall('HMGET', record, 'state', 'token', 'started_ms', 'due_ms')
@@ -86,7 +91,7 @@ local function diagnose(at, id, record, payload)
   if state ~= 'failed' and redis.call('ZSCORE', at.failed, id) then
     return 'failed_without_job', since
   end
-  if (state == 'queued' or state == 'scheduled') and redis.call('EXISTS', payload) == 0 then
+  if (state == 'queued' or state == 'scheduled') and not has_arguments(payload) then
     return 'arguments_lost', since
   end
   return misplaced(at, id, state, seen[2], record), since

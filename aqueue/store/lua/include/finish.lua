@@ -9,6 +9,9 @@ local STUB_MS = 10000
 -- A result of at most this many bytes travels with the message that the job has ended, so that nobody need ask for it.
 local TOLD_BYTES = 4096
 
+-- More than a century is no lifetime that anybody has asked for.
+local LONGEST_MS = 1e13
+
 local function keep(key, ttl_ms)
   if ttl_ms < 0 then
     redis.call('PERSIST', key)
@@ -20,8 +23,9 @@ end
 -- job: {prefix, id, record, payload}; fields: flat list to store with the end; ttl_ms: -1 for ever, 0 not at all
 local function finish(job, state, now, ttl_ms, fields)
   local seen = redis.call('HMGET', job.record, 'unique', 'waiters', state == 'failed' and 'failure_ttl_ms' or 'result_ttl_ms')
-  if seen[3] then
-    ttl_ms = tonumber(seen[3])
+  local own_ms = tonumber(seen[3] or nil)
+  if own_ms == math.floor(own_ms or 0) and own_ms >= -1 and own_ms <= LONGEST_MS then -- else the record is damaged
+    ttl_ms = own_ms
   end
   if ttl_ms == 0 then
     redis.call('DEL', job.payload)
@@ -39,7 +43,7 @@ local function finish(job, state, now, ttl_ms, fields)
   end
   if seen[1] then
     local unique = job.prefix .. 'unique:' .. seen[1]
-    if redis.call('GET', unique) == job.id then
+    if redis.pcall('GET', unique) == job.id then -- whatever else lies there is somebody else's
       redis.call('DEL', unique)
     end
   end
