@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 
 SHOWN_IDS: Final = 3
 """Job ids in a message; the error carries all of them."""
+SHOWN_CHARACTERS: Final = 200
+"""Of a value that somebody has passed; the beginning says what it is."""
+
+
+def shown(value: object) -> str:
+    """Write a value that was refused as a message can hold it, whatever it is."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001  # a repr is user code, and that of a very long number raises too
+        text = f"<{type(value).__name__} that cannot be written: {type(error).__name__}>"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 class AqueueError(Exception):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
-from aqueue.errors import ConfigurationError
+from aqueue.errors import ConfigurationError, shown
 from aqueue.retry import Retry
 from aqueue.settings import Durable, Duration, instant_ms, seconds
 
@@ -105,15 +105,15 @@ def _lifetime(value: Duration, name: str) -> float:
 
 def _key(value: object, name: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{name} must be text of at least one character, not {value!r}.")
+        raise ConfigurationError(f"{name} must be text of at least one character, not {shown(value)}.")
     if not value.isprintable():
-        raise ConfigurationError(f"{name} must be printable text, not {value!r}.")
+        raise ConfigurationError(f"{name} must be printable text, not {shown(value)}.")
     return value
 
 
 def _durable(value: object, name: str) -> object:
     if value not in ("memory", "disk", "replica"):
-        raise ConfigurationError(f"{name} must be 'memory', 'disk' or 'replica', not {value!r}.")
+        raise ConfigurationError(f"{name} must be 'memory', 'disk' or 'replica', not {shown(value)}.")
     return value
 
 

@@ -6,20 +6,24 @@ float seconds from then on; `FOREVER` (-1) means without end where a lifetime ma
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
-from aqueue.errors import ConfigurationError
-from aqueue.retry import Retry
+from aqueue.errors import ConfigurationError, shown
+from aqueue.retry import MAX_SECONDS, Retry
 
 Duration: TypeAlias = float | timedelta | str
 Durable: TypeAlias = Literal["memory", "disk", "replica"]
 
 FOREVER: Final = -1.0
-MAX_SECONDS: Final = 100 * 365 * 86_400.0
-"""A century: anything longer is a slip of the unit, and would leave the exact integers of Lua."""
+DEFAULT_PREFIX: Final = "aqueue"
+PREFIX_VARIABLE: Final = "AQUEUE_PREFIX"
+MAX_COUNT: Final = 2**53
+"""Beyond it the numbers of Lua are no longer exact."""
 
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _PART: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
@@ -31,20 +35,23 @@ def seconds(value: Duration, name: str, *, forever: bool = False) -> float:
     Errors: ConfigurationError for a negative, endless or unreadable value; -1 passes only with `forever`.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | timedelta | str):
-        raise ConfigurationError(f"{name} must be seconds, a timedelta or text such as '5m', not {value!r}.")
+        raise ConfigurationError(f"{name} must be seconds, a timedelta or text such as '5m', not {shown(value)}.")
     number = _parse(value, name) if isinstance(value, str) else _plain(value)
     if forever and number == FOREVER:
         return FOREVER
     if not 0 <= number <= MAX_SECONDS:  # also refuses nan
         raise ConfigurationError(
             f"{name} must be between 0 and {MAX_SECONDS:.0f} seconds"
-            f"{', or -1 for ever' if forever else ''}; {value!r} is not."
+            f"{', or -1 for ever' if forever else ''}; {shown(value)} is not."
         )
     return number
 
 
 def _plain(value: float | timedelta) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+    try:
+        return value.total_seconds() if isinstance(value, timedelta) else float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _parse(text: str, name: str) -> float:
@@ -54,7 +61,7 @@ def _parse(text: str, name: str) -> float:
         pass
     parts = _PART.findall(text)
     if not parts or _PART.sub("", text).strip():
-        raise ConfigurationError(f"{name} must read like '90', '5m' or '1h30m', not {text!r}.")
+        raise ConfigurationError(f"{name} must read like '90', '5m' or '1h30m', not {shown(text)}.")
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
 
 
@@ -64,7 +71,7 @@ def instant_ms(value: datetime, name: str) -> int:
     Errors: ConfigurationError for a naive one, since nobody can know which zone it meant.
     """
     if not isinstance(value, datetime):
-        raise ConfigurationError(f"{name} must be a datetime, not {value!r}.")
+        raise ConfigurationError(f"{name} must be a datetime, not {shown(value)}.")
     if value.tzinfo is None or value.utcoffset() is None:
         raise ConfigurationError(f"{name} must carry a time zone; write datetime(..., tzinfo=UTC) for {value!r}.")
     return round(value.timestamp() * 1000)
@@ -73,6 +80,10 @@ def instant_ms(value: datetime, name: str) -> int:
 def instant(ms: int) -> datetime:
     """Turn Unix milliseconds of the server into an aware UTC datetime."""
     return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_COUNT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +110,8 @@ class Settings:
     """For how long leases are renewed although the event loop does not turn."""
     warn_bytes: int = 64 * 1024
     max_bytes: int = 1024 * 1024
-    prefix: str = "aqueue"
+    prefix: str = field(default_factory=lambda: os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX)
+    """What the names of all keys begin with; an application that trusts no other has one of its own."""
     strict: bool = False
     """Refuse a server that evicts keys (UnsafeServer) instead of warning about it."""
 
@@ -110,10 +122,12 @@ class Settings:
             object.__setattr__(self, name, seconds(getattr(self, name), name, forever=name in forever))
         for option in fields(self):
             value = getattr(self, option.name)
-            if option.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigurationError(f"{option.name} must be a whole number of at least 1, not {value!r}.")
+            if option.type == "int" and not _is_count(value):
+                raise ConfigurationError(
+                    f"{option.name} must be a whole number of at least 1 and at most 2**53, not {shown(value)}."
+                )
         if not isinstance(self.retry, Retry):
-            raise ConfigurationError(f"retry must be a Retry, not {self.retry!r}; write Retry(max_attempts=...).")
+            raise ConfigurationError(f"retry must be a Retry, not {shown(self.retry)}; write Retry(max_attempts=...).")
         if self.lease < MIN_LEASE_SECONDS:
             raise ConfigurationError(f"lease must be at least {MIN_LEASE_SECONDS:g} s, not {self.lease:g} s.")
 

@@ -29,6 +29,7 @@ from aqueue.ops.reports import (
     WorkerRow,
 )
 from aqueue.queue import Queue
+from aqueue.settings import Settings
 from aqueue.store.client import BATCH, Client
 from aqueue.store.codec import WorkerInfo
 from aqueue.store.records import QueueStats, WorkerStats
@@ -184,17 +185,18 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(url: str | None, *, unchecked: bool = False) -> AsyncGenerator[Site]:
-    """Connect to where Redis is, and learn which queues were ever used there.
+async def open_site(url: str | None, *, prefix: str | None = None, unchecked: bool = False) -> AsyncGenerator[Site]:
+    """Connect to where Redis is, and learn which queues were ever used there under a prefix.
 
     `unchecked` takes also a server that is not fit for jobs, for whoever wants to say so.
     Errors: StoreError, ConfigurationError.
     """
-    probe = Queue("probe", url=url)  # never registered: it only asks
+    settings = Settings() if prefix is None else Settings(prefix=prefix)
+    probe = Queue("probe", url=url, settings=settings)  # never registered: it only asks
     queues: dict[str, Queue] = {}
     try:
         store = probe.unchecked_store() if unchecked else await probe.store()
-        queues = {name: Queue(name, url=url) for name in await store.queue_names()}
+        queues = {name: Queue(name, url=url, settings=settings) for name in await store.queue_names()}
         yield Site(probe.address, store, queues)
     finally:
         for queue in (*queues.values(), probe):

@@ -13,18 +13,22 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from aqueue.errors import BadArguments, NotSerializable
 from aqueue.job import JobError
-from aqueue.retry import Retry
+from aqueue.retry import MAX_ATTEMPTS, MAX_SECONDS, Retry
 
 WIRE_VERSION: Final = 1
 TRACEBACK_LIMIT: Final = 16_384
 """Characters of a traceback that are kept; the end says most."""
 MESSAGE_LIMIT: Final = 4_096
+
+
+Span = Annotated[int, msgspec.Meta(ge=0, le=round(MAX_SECONDS * 1000))]
+"""Milliseconds that make sense; anything else was not written by aqueue."""
 
 
 class Headers(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=False):
@@ -33,10 +37,10 @@ class Headers(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=False):
     Units: milliseconds.
     """
 
-    timeout_ms: int | None = None
-    max_attempts: int | None = None
-    backoff_ms: int | None = None
-    cap_ms: int | None = None
+    timeout_ms: Span | None = None
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPTS)] | None = None
+    backoff_ms: Span | None = None
+    cap_ms: Span | None = None
     jitter: bool | None = None
     extra: dict[str, str] = {}
 
@@ -95,7 +99,7 @@ _envelope_decoder: Final = msgspec.json.Decoder(Envelope)
 _any_decoder: Final = msgspec.json.Decoder()
 _error_decoder: Final = msgspec.json.Decoder(_WireError)
 NULL: Final = b"null"
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _UNWRITABLE: Final = (TypeError, ValueError, NotImplementedError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
@@ -103,9 +107,11 @@ def encode_call(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], hea
     """Write an envelope. Errors: NotSerializable, naming the argument."""
     try:
         data = _encoder.encode([WIRE_VERSION, task, args, kwargs, headers])
-    except _UNWRITABLE:
+    except _UNWRITABLE as error:
         _name_culprit(task, args, kwargs)
-        raise
+        raise NotSerializable(
+            f"the headers of {task} cannot be sent ({type(error).__name__}: {error}); middleware must send plain text."
+        ) from error
     if b"null" in data:  # JSON has no nan and no infinity, and msgspec writes null instead
         _refuse_unwritable_floats(task, args, kwargs)
     return data
@@ -139,11 +145,18 @@ def _loses_a_float(value: object) -> bool:
 
 
 def _has_unwritable_float(value: object) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, dict):
-        return any(map(_has_unwritable_float, value.values()))
-    return isinstance(value, list | tuple) and any(map(_has_unwritable_float, value))
+    """Look through it without recursion: what the encoder can still descend into may be too deep for Python."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            return True
+        if isinstance(one, dict):
+            left += one.keys()
+            left += one.values()
+        elif isinstance(one, list | tuple):
+            left += one
+    return False
 
 
 def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -161,7 +174,7 @@ def decode_envelope(data: bytes) -> Envelope:
     """Read an envelope, leaving its arguments encoded. Errors: BadArguments if it is damaged or too new."""
     try:
         envelope = _envelope_decoder.decode(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise BadArguments(f"the stored envelope cannot be read ({error}); enqueue the job again") from error
     if envelope.version != WIRE_VERSION:
         raise BadArguments(
@@ -200,7 +213,7 @@ def result_decoder(annotation: Any) -> Callable[[bytes], Any]:
     def read(data: bytes) -> Any:
         try:
             return decoder.decode(data)
-        except (*_UNREADABLE, TypeError, NotImplementedError) as error:
+        except (*UNREADABLE, TypeError, NotImplementedError) as error:
             raise ValueError(f"{annotation!r} was annotated: {error}") from error
 
     return read
@@ -242,7 +255,7 @@ class ArgumentsDecoder:
             self.check(raws, envelope.kwargs)
             args = self._args(len(raws)).decode(envelope.args) if raws else ()
             kwargs = {name: self._by_name(name).decode(raw) for name, raw in envelope.kwargs.items()}
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise BadArguments(f"an argument of {self.task} has another type than its annotation: {error}") from error
         except (TypeError, ValueError, NotImplementedError) as error:
             raise BadArguments(f"the arguments do not fit {self.task}{self.signature}: {error}") from error
@@ -316,7 +329,7 @@ def decode_error(data: bytes | None) -> JobError:
     """Read a stored error; whatever cannot be read becomes its own message."""
     try:
         wire = _error_decoder.decode(data or b"")
-    except _UNREADABLE:
+    except UNREADABLE:
         return JobError(type="Unknown", message=(data or b"no error was stored").decode("utf-8", "replace"))
     return JobError(type=wire.type, message=wire.message, traceback=wire.traceback)
 
@@ -344,7 +357,7 @@ def worker_host(info: str) -> str:
     """Give the host of a worker by what it said of itself; empty if it said nothing readable."""
     try:
         return _info_decoder.decode(info).host
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
 
 
@@ -352,5 +365,5 @@ def worker_name(info: str) -> str:
     """Give host and pid of a worker by what it said of itself; empty if it said nothing readable."""
     try:
         return str(_info_decoder.decode(info))
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""

@@ -84,5 +84,5 @@ def _call(record: Mapping[str, bytes], envelope: bytes | None) -> tuple[str, lis
         call = codec.decode_envelope(envelope)
         kwargs = {name: codec.decode_plain(raw) for name, raw in call.kwargs.items()}
         return call.task, codec.decode_plain(call.args), kwargs
-    except (AqueueError, ValueError):
+    except (AqueueError, *codec.UNREADABLE):
         return "?", None, None

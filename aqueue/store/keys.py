@@ -11,7 +11,7 @@ import re
 import unicodedata
 from functools import cached_property
 
-from aqueue.errors import ConfigurationError
+from aqueue.errors import ConfigurationError, shown
 from aqueue.job import JobId, QueueName, WorkerId
 
 MAX_NAME_LENGTH = 200
@@ -24,13 +24,19 @@ TICKET = "wake"
 def checked_name(name: str, what: str) -> str:
     """Return `name` if it may be part of a key, else raise ConfigurationError."""
     if not isinstance(name, str) or not name or len(name) > MAX_NAME_LENGTH:
-        raise ConfigurationError(f"{what} must be text of 1 to {MAX_NAME_LENGTH} characters, not {name!r}.")
-    if any(c in "{}" or c.isspace() or unicodedata.category(c).startswith("C") for c in name):
+        raise ConfigurationError(f"{what} must be text of 1 to {MAX_NAME_LENGTH} characters, not {shown(name)}.")
+    if not is_name(name):
         raise ConfigurationError(
-            f"{what} must not contain braces, spaces or control characters, as {name!r} does; "
+            f"{what} must not contain braces, spaces or control characters, as {shown(name)} does; "
             "use letters, digits, '.', '-', '_' or ':'."
         )
     return name
+
+
+def is_name(name: str) -> bool:
+    """Say whether a text may be part of a key."""
+    fits = 0 < len(name) <= MAX_NAME_LENGTH
+    return fits and not any(c in "{}" or c.isspace() or unicodedata.category(c).startswith("C") for c in name)
 
 
 class Keys:

@@ -65,20 +65,31 @@ class Link:
         await self._leave(packed, (reply,), timeout)
         return await reply
 
-    async def call_in_a_row(self, *commands: tuple[Arg, ...], timeout: float) -> list[Any]:
+    async def call_in_a_row(self, *commands: tuple[Arg, ...], timeout: float, first_decides: bool = False) -> list[Any]:
         """Send commands in one write, each executed once the one before has ended; return replies and refusals.
 
+        With `first_decides` a refusal of the first ends the connection, since nobody wants to wait for the others.
         Units:  `timeout` in seconds, for all of them.
-        Errors: as `call`, but for refusals.
+        Errors: as `call`; refusals that are not of the first, or without `first_decides`, are returned.
         """
         packed = b"".join([_pack(command) for command in commands])
         replies = [self._loop.create_future() for _ in commands]
         await self._leave(packed, replies, timeout)
+        if first_decides:
+            await self._unless_refused(*replies)
         answers = await asyncio.gather(*replies, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, ResponseError):
                 raise answer
         return answers
+
+    async def _unless_refused(self, first: asyncio.Future[Any], *others: asyncio.Future[Any]) -> None:
+        try:
+            await asyncio.shield(first)
+        except ResponseError:
+            self._break(RedisConnectionError("what was to be waited for was refused"))
+            await asyncio.gather(*others, return_exceptions=True)
+            raise
 
     async def _leave(self, packed: bytes, replies: Sequence[asyncio.Future[Any]], timeout: float) -> None:
         if self._broken is not None:
@@ -202,12 +213,7 @@ class Subscription:
         error: Exception = RedisConnectionError("the subscription was closed")
         try:
             while True:
-                push: Any = await self._connection.read_response(disable_decoding=True, push_request=True)
-                kind, channel, data = push[:3]
-                if kind == b"smessage":
-                    self._heard(channel.decode(), data.decode("utf-8", "surrogateescape"))
-                elif kind == b"ssubscribe" and (known := self._confirmed.get(channel.decode())) and not known.done():
-                    known.set_result(None)
+                self._take(await self._connection.read_response(disable_decoding=True, push_request=True))
         except (RedisError, OSError) as problem:
             error = problem
         finally:
@@ -216,6 +222,20 @@ class Subscription:
                     future.set_exception(error)
                     future.exception()  # seen: whoever waits gets it, nobody else need be warned
             await self._connection.disconnect(nowait=True)
+
+    def _take(self, push: Any) -> None:
+        """Take one message. Errors: ConnectionError for what is none, since nobody knows what will follow."""
+        match push:
+            case [b"smessage", bytes() as channel, bytes() as data]:
+                self._heard(channel.decode("utf-8", "replace"), data.decode("utf-8", "surrogateescape"))
+            case [b"ssubscribe", bytes() as channel, _]:
+                known = self._confirmed.get(channel.decode("utf-8", "replace"))
+                if known is not None and not known.done():
+                    known.set_result(None)
+            case [b"sunsubscribe", *_]:
+                pass
+            case _:
+                raise RedisConnectionError("the server sent what is no message")
 
     @property
     def alive(self) -> bool:

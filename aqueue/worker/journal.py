@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any, Final
 
 from aqueue.context import current_context
-from aqueue.errors import AqueueError
+from aqueue.errors import AqueueError, StoreUnavailable
 from aqueue.job import JobError
 from aqueue.store import codec
 from aqueue.store.records import Cancelled, Completed, Failed, Gone, Outcome, Released, Retried
@@ -136,7 +136,8 @@ class Outage:
         with self._lock:
             if self._since is None:
                 self._since = time.monotonic()
-                log.error("redis is away, jobs go on and the worker waits: %s", error)
+                what = "redis is away" if isinstance(error, StoreUnavailable) else "redis does not do what it is asked"
+                log.error("%s, jobs go on and the worker waits: %s", what, error)
 
     def back(self) -> None:
         with self._lock:

@@ -19,7 +19,7 @@ import redis
 from servers import Server, binaries
 from typer.testing import CliRunner
 
-from aqueue import Job, JobState, Queue, Worker
+from aqueue import Job, JobState, Queue, Settings, Worker
 from aqueue.ops.cli import app, main
 from aqueue.ops.render import duration, plain
 from aqueue.store import connection
@@ -763,3 +763,45 @@ def test_the_script_shows_its_version(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     """Nobody counts the digits of 604800."""
     assert duration(seconds) == text
+
+
+# prefixes
+
+
+async def test_each_prefix_is_a_site_of_its_own(cli: Cli, server: Server, raw: redis.Redis) -> None:
+    """Applications that share a server neither see nor touch each other's queues, whatever these are called."""
+    ours = Queue("q", url=server.url, settings=Settings(prefix="shop"))
+    async with Queue("q", url=server.url) as theirs, ours:
+        job = await ours.enqueue("work")
+        kept = await theirs.enqueue("work")
+
+        asked = (["stats"], ["jobs"], ["job", job.id], ["pause", "q"], ["resume", "q"], ["doctor"], ["cancel", job.id])
+        answers = [await cli(*words, "--prefix", "shop", "--json") for words in asked]
+        assert [answer.code for answer in answers] == [0, 0, 0, 0, 0, 1, 0]  # a job, and nobody who would run it
+        assert [row["id"] for row in answers[1].document["jobs"]] == [job.id]
+        assert (await cli("job", kept.id, "--prefix", "shop")).code == 1
+        assert (await cli("job", job.id)).code == 1
+        for words in (["retry", job.id], ["purge", "q", "--yes"], ["delete", job.id]):
+            assert (await cli(*words, "--prefix", "shop")).code == 0
+        assert not list(raw.scan_iter("shop:{q}:job:*"))
+        assert await kept.status() == JobState.QUEUED
+
+
+async def test_the_prefix_can_be_set_in_the_environment(
+    cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as much a matter of the deployment as the address, and the application goes by it as well."""
+    monkeypatch.setenv("AQUEUE_PREFIX", "shop")
+    async with Queue("q", url=server.url) as queue:
+        job = await queue.enqueue("work")
+    assert (await cli("job", job.id)).code == 0
+    assert (await cli("job", job.id, "--prefix", "aqueue")).code == 1
+    assert "~shop:{" in (await cli("acl", "worker")).out
+
+
+async def test_a_prefix_that_is_none_is_refused(cli: Cli) -> None:
+    """It would be part of every key."""
+    for prefix in ("", "a b", "{"):
+        answer = await cli("stats", "--prefix", prefix)
+        assert answer.code == 2
+        assert "prefix must" in answer.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -104,6 +105,10 @@ class WorkerProcess:
 
         return until(matches, lambda: f"{pattern!r} {times}x in:\n{self.text}")
 
+    def reads(self, words: str) -> None:
+        """Wait until something was written by the process, or by one that it has left behind."""
+        until(lambda: words in self.text, lambda: f"{words!r} in:\n{self.text}")
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         self._process.send_signal(number)
 
@@ -123,7 +128,8 @@ class WorkerProcess:
             self.signal(signal.SIGKILL)
             self._process.wait()
             for child in children:
-                os.kill(child, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it ends by itself without its supervisor
+                    os.kill(child, signal.SIGKILL)
         self._reader.join(WAIT_SECONDS)
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -532,6 +538,26 @@ def test_a_killed_process_is_started_again(start: Start, server: Server) -> None
     assert len(pids) == 3
 
 
+def test_the_workers_of_a_killed_supervisor_drain_and_end(start: Start, server: Server, tmp_path: Path) -> None:
+    """Nobody would ever tell them to stop, and the next deploy would run beside them."""
+    worker = start("tasks:queue", "-p", "2")
+    worker.said(r"worker \S+:\d+ -", 2)
+    running = enqueue(server, "wait_for", str(tmp_path / "go"))
+    worker.said("-> ")
+    pids = worker.children()
+    worker.signal(signal.SIGKILL)
+    worker.reads("stopping: 1 job")
+    waiting = enqueue(server, "double", 1)
+    (tmp_path / "go").touch()
+
+    until(lambda: not any(map(is_worker, pids)))
+    assert len(pids) == 2
+    assert worker.text.count("the supervisor has gone: stopping") == 2
+    assert info(server, running).state == "completed"
+    assert info(server, waiting).state == "queued"
+    assert not stats(server).workers
+
+
 def test_a_supervisor_of_unusable_processes_gives_up(start: Start) -> None:
     """A wrong name stays wrong however often it is tried."""
     worker = start("nothing:queue", "-p", "2")
@@ -587,6 +613,26 @@ def test_check_tells_whether_a_live_worker_serves_the_queue(start: Start, server
     assert unanswered.ended() == 2  # no answer is not a yes
     assert "cannot be reached" in unanswered.text
     assert "geheim" not in unanswered.text
+
+
+def test_a_prefix_holds_for_the_queues_and_for_the_probe(start: Start, server: Server) -> None:
+    """A probe that looks under another prefix than the worker's restarts a healthy worker for ever."""
+    worker = start("tasks:queue", AQUEUE_PREFIX="shop")
+    worker.said("queues default")
+    asked = [
+        start("--check", "default", AQUEUE_PREFIX="shop"),
+        start("--check", "default", "--here", "--prefix", "shop"),
+        start("--check", "default"),
+        start("--check", "default", "--prefix", "other", AQUEUE_PREFIX="shop"),
+        start("--check", "--prefix", "a b"),
+        start("tasks:queue", "--prefix", "shop"),
+    ]
+
+    assert [one.ended() for one in asked] == [0, 0, 1, 1, 2, 2]
+    assert "prefix must not contain" in asked[4].text
+    assert "write Settings(prefix=...), or set AQUEUE_PREFIX" in asked[5].text
+    worker.signal()
+    assert worker.ended() == 0
 
 
 def test_a_worker_waits_for_a_server_that_is_away(start: Start, tmp_path: Path) -> None:
