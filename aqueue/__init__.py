@@ -38,11 +38,13 @@ from aqueue.errors import (
     UnsafeServer,
 )
 from aqueue.job import Cancellation, Job, JobInfo, JobState
+from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
 from aqueue.queue import Queue, enqueue
 from aqueue.retry import Retry
 from aqueue.settings import Settings
 from aqueue.task import Task
+from aqueue.unique import Debounce, Throttle, Unique
 from aqueue.worker.worker import Worker
 
 __version__ = "0.1.0"
@@ -51,8 +53,10 @@ __all__ = [
     "AqueueError",
     "BadArguments",
     "Cancellation",
+    "Concurrency",
     "ConfigurationError",
     "Context",
+    "Debounce",
     "Depends",
     "Discard",
     "DurabilityError",
@@ -68,6 +72,7 @@ __all__ = [
     "Middleware",
     "NotSerializable",
     "Queue",
+    "Rate",
     "ResultTimeout",
     "Retry",
     "RetryLater",
@@ -77,8 +82,11 @@ __all__ = [
     "StoreUnavailable",
     "Task",
     "TaskError",
+    "Throttle",
+    "Unique",
     "UnknownTask",
     "UnsafeServer",
+    "Window",
     "Worker",
     "current_job",
     "enqueue",

@@ -11,10 +11,15 @@ import os
 import re
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from aqueue.errors import ConfigurationError, shown
 from aqueue.retry import MAX_SECONDS, Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aqueue.limits import Limit
 
 Duration: TypeAlias = float | timedelta | str
 Durable: TypeAlias = Literal["memory", "disk", "replica"]
@@ -112,12 +117,16 @@ class Settings:
     max_bytes: int = 1024 * 1024
     prefix: str = field(default_factory=lambda: os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX)
     """What the names of all keys begin with; an application that trusts no other has one of its own."""
+    limit: Limit | Sequence[Limit] | None = None
+    """For all jobs of the queue together."""
+    priority_aging: float = 0.0
+    """A waiting job gains a level of priority each time so many seconds have passed; 0 is strict order."""
     strict: bool = False
     """Refuse a server that evicts keys (UnsafeServer) instead of warning about it."""
 
     def __post_init__(self) -> None:
         forever = {"result_ttl", "failure_ttl"}
-        durations = {"timeout", "lease", "unknown_task_window", "blocked_loop_cap", *forever}
+        durations = {"timeout", "lease", "unknown_task_window", "blocked_loop_cap", "priority_aging", *forever}
         for name in durations:
             object.__setattr__(self, name, seconds(getattr(self, name), name, forever=name in forever))
         for option in fields(self):
@@ -126,6 +135,10 @@ class Settings:
                 raise ConfigurationError(
                     f"{option.name} must be a whole number of at least 1 and at most 2**53, not {shown(value)}."
                 )
+        if self.limit is not None:
+            from aqueue.limits import checked_limits  # noqa: PLC0415  # which needs the durations of this module
+
+            object.__setattr__(self, "limit", checked_limits(self.limit, "limit"))
         if not isinstance(self.retry, Retry):
             raise ConfigurationError(f"retry must be a Retry, not {shown(self.retry)}; write Retry(max_attempts=...).")
         if self.lease < MIN_LEASE_SECONDS:

@@ -32,6 +32,7 @@ from aqueue.queue import Queue
 from aqueue.settings import Settings
 from aqueue.store.client import BATCH, Client
 from aqueue.store.codec import WorkerInfo
+from aqueue.store.misfits import misfits
 from aqueue.store.records import QueueStats, WorkerStats
 
 LISTED: Final = (JobState.RUNNING, JobState.QUEUED, JobState.SCHEDULED, JobState.FAILED)
@@ -78,9 +79,10 @@ class Site:
         found = [await queue.stats() for queue in self.chosen(names)]
         return Stats(url=self.address, queues=[_queue_row(one) for one in found], workers=worker_rows(found))
 
-    async def stats_of_all(self) -> list[QueueStats]:
-        """Count what every queue holds, as the store tells it."""
-        return [await queue.unchecked_store().stats() for queue in self._queues.values()]
+    async def readable_stats(self) -> list[QueueStats]:
+        """Count what every queue holds, as the store tells it; but for those that have keys of the wrong type."""
+        stores = [queue.unchecked_store() for queue in self._queues.values()]
+        return [await store.stats() for store in stores if not await misfits(store)]
 
     async def one_store_per_node(self) -> list[Client]:
         """Give one store for every server that has a queue, or for the one server where there is no queue yet."""
@@ -244,6 +246,7 @@ def _queue_row(stats: QueueStats) -> QueueRow:
     return QueueRow(
         queue=stats.name,
         queued=stats.queued,
+        held_back=stats.held_back,
         scheduled=stats.scheduled,
         running=stats.running,
         failed=stats.failed,

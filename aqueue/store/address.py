@@ -35,6 +35,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from aqueue import embedded
 from aqueue.errors import ConfigurationError
 from aqueue.store import tls
+from aqueue.store.link import GARBLED
 
 CONNECT_SECONDS: Final = 5.0
 """Time for the socket and the greeting; a local network answers in milliseconds."""
@@ -206,6 +207,8 @@ async def _greet(connection: AbstractConnection) -> AbstractConnection:
         await connection.disconnect(nowait=True)
         if isinstance(error.__cause__, AuthenticationError):  # wrapped on unix sockets
             raise error.__cause__ from None
+        if isinstance(error, GARBLED) and not isinstance(error, ConfigurationError):
+            raise RedisConnectionError(f"what it says is no greeting: {error}") from error
         raise
     return connection
 

@@ -80,6 +80,11 @@ class Client:
         """Give back the running loop's connections; the next call opens new ones."""
         await self._server.release(self)
 
+    @property
+    def _places(self) -> tuple[str, str, str, str]:
+        """Where jobs wait for their start."""
+        return self.keys.queued, self.keys.suspects, self.keys.ranked, self.keys.held_back
+
     async def _run(
         self,
         name: str,
@@ -109,13 +114,16 @@ class Client:
             raise ConfigurationError(f"{len(jobs)} jobs are too many for one call; send at most {BATCH} at once.")
         if not self._registered:
             await self.register()
+        named, argv, each, items = self.enqueue_arguments(jobs)
+        return await self._run("enqueue", layout.as_many_ids(len(jobs)), named, argv, each=each, items=items)
+
+    def enqueue_arguments(self, jobs: Sequence[NewJob]) -> tuple[list[str], list[Arg], list[str], list[Arg]]:
+        """Give keys and arguments of the script that stores jobs, for those who send it in company, too."""
         keys, each, items = self.keys, list[str](), list[Arg]()
         for job in jobs:
             each.append(keys.job(job.id))
             items += job.id, job.envelope, layout.wishes(job)
-        return await self._run(
-            "enqueue", layout.as_many_ids(len(jobs)), [keys.queued, keys.scheduled], [keys.base], each=each, items=items
-        )
+        return [keys.queued, keys.ranked, keys.scheduled], [keys.base], each, items
 
     async def enqueue_one(self, job: NewJob) -> JobId:
         """Store one job together with those that this turn of the event loop brings; else as `enqueue`."""
@@ -137,7 +145,15 @@ class Client:
         word = await self._run(
             "cancel",
             layout.one_of("missing", *Cancellation),
-            [keys.scheduled, keys.job(job_id), keys.payload(job_id), keys.stats],
+            [
+                keys.queued,
+                keys.scheduled,
+                keys.ranked,
+                keys.held_back,
+                keys.job(job_id),
+                keys.payload(job_id),
+                keys.stats,
+            ],
             [keys.base, job_id, ttl_ms(self.settings.result_ttl)],
         )
         return None if word == "missing" else Cancellation(word)
@@ -154,7 +170,7 @@ class Client:
         word = await self._run(
             "rerun",
             layout.one_of(*get_args(Rerun)),
-            [keys.queued, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats],
+            [keys.queued, keys.ranked, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats],
             [job_id, call or uuid.uuid4().hex],
         )
         return cast("Rerun", word)
@@ -165,7 +181,15 @@ class Client:
         word = await self._run(
             "delete",
             layout.one_of(*get_args(Deletion)),
-            [keys.scheduled, keys.failed, keys.job(job_id), keys.payload(job_id)],
+            [
+                keys.queued,
+                keys.scheduled,
+                keys.ranked,
+                keys.held_back,
+                keys.failed,
+                keys.job(job_id),
+                keys.payload(job_id),
+            ],
             [keys.base, job_id],
         )
         return cast("Deletion", word)
@@ -176,7 +200,7 @@ class Client:
         count, remain = await self._run(
             "purge",
             layout.each(layout.integer, 2),
-            [keys.queued, keys.suspects, keys.scheduled, keys.failed],
+            [*self._places, keys.scheduled, keys.failed],
             [keys.base, what, BATCH],
         )
         return count, bool(remain)
@@ -208,8 +232,8 @@ class Client:
     def _turn_arguments(self, worker: WorkerId, turn: int, free: int) -> tuple[list[str], list[Arg]]:
         keys, settings = self.keys, self.settings
         return [
-            keys.queued, keys.suspects, keys.scheduled, keys.inbox(worker), keys.held(worker),
-            keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.stats,
+            *self._places, keys.timers, keys.scheduled, keys.inbox(worker),
+            keys.held(worker), keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.stats,
         ], [
             keys.base, worker, turn, free, round(settings.lease * 1000), settings.crash_limit,
             ttl_ms(settings.result_ttl), settings.failure_cap,
@@ -226,7 +250,8 @@ class Client:
             "extend",
             layout.beat,
             [
-                keys.queued, keys.suspects, keys.scheduled, keys.inbox(worker), keys.held(worker),
+                *self._places, keys.timers, keys.scheduled, keys.inbox(worker),
+                keys.held(worker),
                 keys.worker(worker), keys.workers, keys.stats,
             ],
             [keys.base, worker, turn, round(self.settings.lease * 1000), info, ttl_ms(self.settings.result_ttl)],
@@ -239,14 +264,24 @@ class Client:
         return await self._run(
             "retire",
             layout.ids,
-            [keys.queued, keys.inbox(worker), keys.held(worker), keys.worker(worker), keys.workers, keys.stats],
+            [
+                keys.queued,
+                keys.ranked,
+                keys.held_back,
+                keys.inbox(worker),
+                keys.held(worker),
+                keys.worker(worker),
+                keys.workers,
+                keys.stats,
+            ],
             [keys.base, worker, ttl_ms(self.settings.result_ttl)],
         )
 
     async def promote(self) -> int:
         """Queue up to a batch of due jobs; return how many."""
         keys = self.keys
-        return await self._run("promote", layout.integer, [keys.queued, keys.scheduled], [keys.base, BATCH])
+        named = [keys.queued, keys.ranked, keys.held_back, keys.timers, keys.scheduled]
+        return await self._run("promote", layout.integer, named, [keys.base, BATCH])
 
     async def reclaim(self) -> tuple[list[Gone], bool]:
         """Take back what dead workers held; return who they were, and whether some remain."""
@@ -254,7 +289,7 @@ class Client:
         gone, remain = await self._run(
             "reclaim",
             layout.reclaimed,
-            [keys.queued, keys.suspects, keys.workers, keys.failed, keys.stats],
+            [*self._places, keys.workers, keys.failed, keys.stats],
             [
                 keys.base, BATCH, settings.crash_limit, ttl_ms(settings.result_ttl), ttl_ms(settings.failure_ttl),
                 settings.failure_cap,
@@ -311,7 +346,14 @@ class Client:
         return await self._run(
             "stats",
             layout.queue_stats(keys.queue),
-            [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers, keys.paused, keys.stats],
+            [
+                *self._places,
+                keys.scheduled,
+                keys.failed,
+                keys.workers,
+                keys.paused,
+                keys.stats,
+            ],
             [keys.base],
         )
 
@@ -321,7 +363,7 @@ class Client:
         return await self._run(
             "list",
             layout.ids,
-            [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers],
+            [*self._places, keys.scheduled, keys.failed, keys.workers],
             [keys.base, state.value, offset, limit],
         )
 
@@ -344,7 +386,7 @@ class Client:
         return await self._run(
             "examine",
             layout.each(layout.symptom, len(job_ids)),
-            [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers],
+            [*self._places, keys.scheduled, keys.failed, keys.workers],
             [keys.base, look],
             each=[key for job_id in job_ids for key in (keys.job(job_id), keys.payload(job_id))],
             items=job_ids,
@@ -356,7 +398,10 @@ class Client:
         return await self._run(
             "mend",
             layout.ids,
-            [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers, keys.stats],
+            [
+                *self._places, keys.scheduled, keys.failed, keys.workers,
+                keys.stats,
+            ],
             [
                 keys.base, look, round(settings.lease * 1000), ttl_ms(settings.result_ttl),
                 ttl_ms(settings.failure_ttl), settings.failure_cap,

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
 """hiredis declares a tuple of one element."""
 
+GARBLED: Final = (TypeError, ValueError, AttributeError, LookupError, RecursionError)
+"""What the parsers of redis-py raise for bytes that are a reply by their form only, beside its own errors."""
+
 REPLY_SECONDS: Final = 5.0
 """A server that has not answered by then is taken for lost; scripts take about a millisecond."""
 
@@ -136,6 +139,8 @@ class Link:
                 self._answer(reply)
         except (RedisError, OSError) as error:
             self._break(error)
+        except GARBLED as error:
+            self._break(RedisConnectionError(f"what the server said is no reply: {error}"))
         finally:
             self._break(RedisConnectionError("the connection was closed"))
             await self._connection.disconnect(nowait=True)
@@ -214,8 +219,8 @@ class Subscription:
         try:
             while True:
                 self._take(await self._connection.read_response(disable_decoding=True, push_request=True))
-        except (RedisError, OSError) as problem:
-            error = problem
+        except (RedisError, OSError, *GARBLED) as problem:
+            error = RedisConnectionError(f"the subscription has broken: {problem}")
         finally:
             for future in self._confirmed.values():
                 if not future.done():

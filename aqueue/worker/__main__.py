@@ -42,7 +42,7 @@ examples:
   python -m aqueue.worker --check default                 is a live worker serving it?
 
 \b
-Each option can be set as AQUEUE_<OPTION>, such as AQUEUE_MAX_JOBS=9999; AQUEUE_PREFIX holds for queues too.
+Each option can be set as AQUEUE_<OPTION>, such as AQUEUE_MAX_JOBS=9999.
 """
 
 

@@ -173,7 +173,7 @@ async def test_stats_as_json_keep_their_keys(cli: Cli, queue: Queue) -> None:
     assert set(document) == {"url", "queues", "workers"}
     (row,) = document["queues"]
     assert set(row) == {
-        "queue", "queued", "scheduled", "running", "failed", "paused", "oldest_s", "workers", "counters"
+        "queue", "queued", "held_back", "scheduled", "running", "failed", "paused", "oldest_s", "workers", "counters",
     }  # fmt: skip
     assert (row["queue"], row["running"], row["workers"], row["paused"]) == ("q", 1, 1, False)
     assert set(record) == {"worker", "host", "pid", "version", "queues", "running", "concurrency", "lease_s"}
@@ -781,7 +781,7 @@ async def test_each_prefix_is_a_site_of_its_own(cli: Cli, server: Server, raw: r
         assert [row["id"] for row in answers[1].document["jobs"]] == [job.id]
         assert (await cli("job", kept.id, "--prefix", "shop")).code == 1
         assert (await cli("job", job.id)).code == 1
-        for words in (["retry", job.id], ["purge", "q", "--yes"], ["delete", job.id]):
+        for words in (["retry", job.id], ["delete", job.id], ["purge", "q", "--yes"]):
             assert (await cli(*words, "--prefix", "shop")).code == 0
         assert not list(raw.scan_iter("shop:{q}:job:*"))
         assert await kept.status() == JobState.QUEUED

@@ -3,6 +3,7 @@
 -- Sent twice, the second is known by the caller's word and answers as the first, even if the job has ended again.
 --
 -- KEYS queued     list  ids in order
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
 -- KEYS failed     zset  failed jobs
 -- KEYS record     hash  the job
 -- KEYS payload    str   its envelope
@@ -12,8 +13,11 @@
 -- RETURNS queued | unfinished | gone | missing
 --- @include clock
 --- @include counting
+--- @include queueing
 
-redis.call('LLEN', queued) -- a key of the wrong type is refused here, before anything is written
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('ZCARD', ranked)
 redis.call('ZCARD', failed)
 local seen = redis.call('HMGET', record, 'state', 'rerun')
 local state = seen[1]
@@ -30,11 +34,17 @@ if redis.call('EXISTS', payload) == 0 then
   return 'gone'
 end
 redis.call('HDEL', record, 'attempt', 'crashes', 'cancel', 'error', 'expires_ms', 'due_ms', 'started_ms', 'ended_ms', 'token',
-  'unknown_ms', 'unique')
+  'unknown_ms', 'unique', 'scope', 'called')
 redis.call('HSET', record, 'state', 'queued', 'rerun', call, 'due_ms', now_ms())
 redis.call('PERSIST', record)
 redis.call('PERSIST', payload)
 redis.call('ZREM', failed, id)
-redis.call('LPUSH', queued, id)
+local rank, since = place_of(record)
+if rank then
+  redis.call('ZADD', ranked, rank + since, id)
+  wake(queued)
+else
+  redis.call('LPUSH', queued, id)
+end
 tally(stats, 'rerun')
 return 'queued'

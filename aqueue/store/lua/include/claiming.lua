@@ -1,6 +1,6 @@
 -- claiming: hand waiting jobs to one worker
 --
--- Needs counting, finish, leasing. `at` carries the queue's keys, the worker, the limits and the time.
+-- Needs counting, clock, queueing, limiting, finish, leasing. `at` carries the queue's keys, the worker, the limits and the time.
 
 -- Entries without a job to run (tickets, cancelled and expired jobs) that one call may discard.
 local DISCARD_LIMIT = 500
@@ -14,6 +14,15 @@ local function is_fresh(fields)
   return ordered and fields[2] == 'queued' and #fields[4] <= INSTANT_DIGITS and string.find(fields[4], '^%d+$')
 end
 
+-- A job that is unique until it starts makes way for the next with its key.
+local function give_key_away(at, id, record, digest)
+  local unique = at.prefix .. 'unique:' .. digest
+  if redis.pcall('GET', unique) == id then
+    redis.call('DEL', unique)
+  end
+  redis.call('HDEL', record, 'unique')
+end
+
 -- Answers what the lease is to say of the job, or nil where there is nothing to run.
 local function begin(at, id, record, token)
   local fields = redis.call('HGETALL', record)
@@ -24,18 +33,25 @@ local function begin(at, id, record, token)
       return nil
     end
     if seen.expires_ms and not seen.started_ms and number(seen.expires_ms) <= at.now then
-      finish(locate(at.prefix, id), 'expired', at.now, at.result_ttl_ms, {})
+      finish(locate(at, id), 'expired', at.now, at.result_ttl_ms, {})
       tally(at.stats, 'expired')
       return nil
     end
     local crashes = number(seen.crashes)
-    if crashes > 0 and crashes >= at.crash_limit - 1 then
-      if at.suspect then
-        redis.call('LPUSH', at.suspects, id)
-        return nil
-      end
+    local is_suspect = crashes > 0 and crashes >= at.crash_limit - 1
+    if is_suspect and at.suspect then
+      redis.call('LPUSH', at.suspects, id)
+      return nil
+    end
+    if seen.limits and not admit(at, id, record, seen, token .. id) then
+      return nil
+    end
+    if is_suspect then
       at.suspect = id
       redis.call('HSET', at.worker, 'suspect', id)
+    end
+    if seen.scope == 'started' and seen.unique then
+      give_key_away(at, id, record, seen.unique)
     end
     facts = facts_of(seen, at.now)
   end
@@ -43,11 +59,32 @@ local function begin(at, id, record, token)
   return facts
 end
 
--- The inbox first, since nobody else can reach it; a suspect only where none runs; then the queue.
+local BEFORE_USUAL = string.format('(%.0f', USUAL_RANK)
+
+local function pop_ranked(at, count, below)
+  local ids = redis.call('ZRANGE', at.ranked, '-inf', below, 'BYSCORE', 'LIMIT', 0, count)
+  return #ids > 0 and redis.call('ZREM', at.ranked, unpack(ids)) and ids
+end
+
+-- The inbox first, since nobody else can reach it; a suspect only where none runs; then the queue, by priority.
 local function next_ids(at, count)
-  local ids = at.aside and redis.call('RPOP', at.inbox, count)
-  ids = ids or at.aside and not at.suspect and redis.call('RPOP', at.suspects, 1)
-  return ids or redis.call('RPOP', at.queued, count)
+  if not at.aside then
+    return redis.call('RPOP', at.queued, count)
+  end
+  return redis.call('RPOP', at.inbox, count)
+    or not at.suspect and redis.call('RPOP', at.suspects, 1)
+    or pop_ranked(at, count, BEFORE_USUAL)
+    or redis.call('RPOP', at.queued, count)
+    or pop_ranked(at, count, '+inf')
+end
+
+-- A job whose record can be read and which cannot begin has a gate that cannot be read: it comes back when that may be mended.
+local PUT_OFF_MS = 5000
+
+local function put_off(at, id, record)
+  if redis.call('HGET', record, 'state') == 'queued' then
+    schedule(at.queued, at.scheduled, id, record, at.now + PUT_OFF_MS, {})
+  end
 end
 
 -- Jobs that one call leases: Lua passes on some thousands of values at the most, and a script should be short.
@@ -72,6 +109,7 @@ local function claim(at, token, wanted)
       local intact, fact = pcall(begin, at, id, records .. id, token)
       if not intact then -- one damaged record must not cost the jobs that were popped with it
         tally(at.stats, 'damaged')
+        pcall(put_off, at, id, records .. id)
       elseif fact then
         count = count + 1
         leased[count], facts[count], payloads[count] = id, fact, payload_keys .. id

@@ -3,10 +3,10 @@
 -- Beyond it Lua's numbers are no longer exact.
 local LARGEST = 2 ^ 53
 
--- What a damaged record holds instead of a whole number counts as 0; so do nan and inf, which Lua reads as numbers.
+-- What a damaged record holds instead of a number counts as 0; so do nan and inf, which Lua reads as numbers.
 local function number(value)
   local read = tonumber(value or 0)
-  return read and read >= -LARGEST and read <= LARGEST and math.floor(read) or 0
+  return read and read >= -LARGEST and read <= LARGEST and read or 0
 end
 
 local function now_ms()

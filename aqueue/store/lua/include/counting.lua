@@ -8,7 +8,7 @@ end
 
 -- What is no number counts as 0 here too.
 local function increase(record, field)
-  local raised = math.max(0, number(redis.call('HGET', record, field))) + 1
+  local raised = math.max(0, math.floor(number(redis.call('HGET', record, field)))) + 1
   redis.call('HSET', record, field, raised)
   return raised
 end
