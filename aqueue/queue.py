@@ -17,6 +17,7 @@ from aqueue.errors import (
     JobNotFound,
     ResultTimeout,
     UnknownTask,
+    shown,
 )
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
 from aqueue.middleware import Middleware, Outgoing, around_enqueue
@@ -158,7 +159,9 @@ class Queue:
         if isinstance(task, str):
             task = self.remote(task)
         elif not isinstance(task, Task):
-            raise ConfigurationError(f"enqueue takes a task or its name, not {task!r}; decorate it with @queue.task.")
+            raise ConfigurationError(
+                f"enqueue takes a task or its name, not {shown(task)}; decorate it with @queue.task."
+            )
         return await self.submit(task.call(*args, **kwargs))
 
     async def submit(self, call: Call[R]) -> Job[R]:
@@ -380,13 +383,13 @@ class Queue:
 async def enqueue(task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
     """Store one call of a task on the task's own queue."""
     if not isinstance(task, Task):
-        raise ConfigurationError(f"enqueue takes a task, not {task!r}; decorate the function with @queue.task.")
+        raise ConfigurationError(f"enqueue takes a task, not {shown(task)}; decorate the function with @queue.task.")
     return await task.enqueue(*args, **kwargs)
 
 
 def _checked(call: Call[R]) -> Call[R]:
     if not isinstance(call, Call):
-        raise ConfigurationError(f"enqueue_many takes calls such as task.call(...), not {call!r}.")
+        raise ConfigurationError(f"enqueue_many takes calls such as task.call(...), not {shown(call)}.")
     return call
 
 

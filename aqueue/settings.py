@@ -27,6 +27,9 @@ Durable: TypeAlias = Literal["memory", "disk", "replica"]
 FOREVER: Final = -1.0
 DEFAULT_PREFIX: Final = "aqueue"
 PREFIX_VARIABLE: Final = "AQUEUE_PREFIX"
+LARGEST_BYTES: Final = 512 * 1024 * 1024
+"""What a server takes as one value, unless its proto-max-bulk-len says otherwise."""
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_COUNT: Final = 2**53
 """Beyond it the numbers of Lua are no longer exact."""
 
@@ -78,8 +81,8 @@ def instant_ms(value: datetime, name: str) -> int:
     if not isinstance(value, datetime):
         raise ConfigurationError(f"{name} must be a datetime, not {shown(value)}.")
     if value.tzinfo is None or value.utcoffset() is None:
-        raise ConfigurationError(f"{name} must carry a time zone; write datetime(..., tzinfo=UTC) for {value!r}.")
-    return round(value.timestamp() * 1000)
+        raise ConfigurationError(f"{name} must carry a time zone; write datetime(..., tzinfo=UTC) for {shown(value)}.")
+    return (value - EPOCH) // timedelta(milliseconds=1)  # exact, up to the last instant that a datetime can hold
 
 
 def instant(ms: int) -> datetime:
@@ -139,6 +142,8 @@ class Settings:
             from aqueue.limits import checked_limits  # noqa: PLC0415  # which needs the durations of this module
 
             object.__setattr__(self, "limit", checked_limits(self.limit, "limit"))
+        if self.max_bytes > LARGEST_BYTES:
+            raise ConfigurationError(f"max_bytes must be at most {LARGEST_BYTES}, for a server takes no more at once.")
         if not isinstance(self.retry, Retry):
             raise ConfigurationError(f"retry must be a Retry, not {shown(self.retry)}; write Retry(max_attempts=...).")
         if self.lease < MIN_LEASE_SECONDS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from aqueue.errors import ConfigurationError, NotSerializable
+from aqueue.errors import ConfigurationError, NotSerializable, shown
 from aqueue.identity import delay_of, gate_words, unique_claim
 from aqueue.job_ids import new_job_id
 from aqueue.middleware import Outgoing
@@ -82,7 +82,7 @@ def _headers(call: Call[Any], sent: Outgoing) -> codec.Headers:
         return codec.NO_HEADERS
     for name, value in sent.headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise NotSerializable(f"header {name!r} of {sent.task} is not text; middleware must send text.")
+            raise NotSerializable(f"header {shown(name)} of {sent.task} is not text; middleware must send text.")
     headers = codec.Headers(extra=sent.headers)
     if given.timeout is not None:
         headers.timeout_ms = round(given.timeout * 1000)

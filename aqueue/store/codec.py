@@ -153,7 +153,6 @@ def _has_unwritable_float(value: object) -> bool:
         if isinstance(one, float) and not math.isfinite(one):
             return True
         if isinstance(one, dict):
-            left += one.keys()
             left += one.values()
         elif isinstance(one, list | tuple):
             left += one

@@ -90,7 +90,7 @@ def main(  # a command line is its options
     ] = None,
     version: Annotated[bool, typer.Option("--version", help="show the version")] = False,
 ) -> None:
-    """Run the jobs of one or more queues until SIGTERM or SIGINT; a second signal cancels what still runs."""
+    """Run jobs of queues until SIGTERM or SIGINT; a second signal cancels what runs."""
     if version:
         typer.echo(f"aqueue {__version__}")
         return

@@ -32,7 +32,7 @@ from aqueue.store.client import ttl_ms
 from aqueue.store.records import Cancelled, Completed, Failed, Lease, Outcome, Released, Retried
 from aqueue.task import Task
 from aqueue.worker.deadlines import Deadlines
-from aqueue.worker.run import Reason, Run
+from aqueue.worker.run import NAME_LIMIT, Reason, Run
 from aqueue.worker.threads import Threads
 
 UNKNOWN_TASK_DELAY_SECONDS: Final = 5.0
@@ -95,7 +95,7 @@ class Executor:
             envelope = codec.decode_envelope(run.lease.envelope)
         except BadArguments as error:
             return Failed(_described(error), ttl_ms(self._queue.settings.failure_ttl))
-        run.name = envelope.task
+        run.name = envelope.task[:NAME_LIMIT]
         task = self._queue.tasks.get(envelope.task)
         if task is None:
             return self._unknown(run, envelope.task)

@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 
 import anyio
 
-from aqueue.errors import ConfigurationError, StoreError, StoreUnavailable
+from aqueue.errors import ConfigurationError, StoreError, StoreUnavailable, shown
 from aqueue.job import WorkerId
 from aqueue.middleware import Middleware
 from aqueue.queue import Lifespan, Queue
@@ -86,7 +86,7 @@ class Worker:
             raise ConfigurationError("A worker takes each queue once; drop the repeated one.")
         for name, value in (("concurrency", concurrency), ("max_jobs", 1 if max_jobs is None else max_jobs)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigurationError(f"{name} must be a whole number of at least 1, not {value!r}.")
+                raise ConfigurationError(f"{name} must be a whole number of at least 1, not {shown(value)}.")
         self.queues = queues
         self.concurrency = concurrency
         self.grace = seconds(grace, "grace")

@@ -16,7 +16,7 @@ import pytest
 from aqueue.store import codec
 
 EXTENT: Final = pytest.mark.parametrize(
-    "examples", [pytest.param(0.04, id="short"), pytest.param(1.0, id="long", marks=pytest.mark.chaos)]
+    "examples", [pytest.param(0.02, id="short"), pytest.param(1.0, id="long", marks=pytest.mark.chaos)]
 )
 """The default run tries a few hundred cases, the long form all of them."""
 
@@ -148,7 +148,8 @@ changes = st.dictionaries(
 # replies
 
 _SHORT: Final = (
-    b"+OK", b"-ERR no", b"-WRONGTYPE no", b":1", b":-1", b"$-1", b"*-1", b"_", b"#t", b",nan", b",1.5", b"(9" + b"9" * 40,
+    b"+OK", b"-ERR no", b"-WRONGTYPE no", b":1", b":-1", b"$-1", b"*-1", b"_", b"#t", b",nan", b",1.5",
+    b"(9" + b"9" * 40,
 )  # fmt: skip
 _lines = st.one_of(
     st.sampled_from(_SHORT),

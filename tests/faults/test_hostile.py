@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import hypothesis.strategies as st
@@ -122,9 +123,9 @@ async def _operate(job: Job[int], queue: Queue, number: int) -> None:
 def _change(raw: redis.Redis, job: Job[int], fields: dict[bytes, bytes | None]) -> None:
     for name, value in fields.items():
         if value is None:
-            raw.hdel(key("job", job.id), name)  # type: ignore[arg-type]  # redis-py knows text only here
+            raw.hdel(key("job", job.id), name)
         else:
-            raw.hset(key("job", job.id), name, value)  # type: ignore[call-overload]  # as above
+            raw.hset(key("job", job.id), name, value)
 
 
 def _assert_no_end_is_endless(raw: redis.Redis, job: Job[int]) -> None:
@@ -336,6 +337,15 @@ def test_a_name_a_key_an_id_or_a_header_may_be_anything(server: Server, raw: red
             assert await job.status() is JobState.FAILED  # nobody knows the task
             assert await queue.purge(failed=True) == 1
 
+    async def by_task(queue: Queue, name: Any) -> None:
+        await queue.remote(name).enqueue(1)
+
+    async def by_key(queue: Queue, name: Any) -> None:
+        await queue.remote("work").options(key=name).enqueue(1)
+
+    async def by_id(queue: Queue, name: Any) -> None:
+        await queue.job(name).info()
+
     async def story(drawn: list[Any]) -> None:
         raw.flushall()
         middleware = Headers()
@@ -344,10 +354,10 @@ def test_a_name_a_key_an_id_or_a_header_may_be_anything(server: Server, raw: red
         ) as queue:
             for name in drawn:
                 middleware.sent = {}
-                await tried("queue", lambda name=name: on_queue(name))
-                await tried("task", lambda name=name: queue.remote(name).enqueue(1))
-                await tried("key", lambda name=name: queue.remote("work").options(key=name).enqueue(1))
-                await tried("id", lambda name=name: queue.job(name).info())
+                await tried("queue", partial(on_queue, name))
+                await tried("task", partial(by_task, queue, name))
+                await tried("key", partial(by_key, queue, name))
+                await tried("id", partial(by_id, queue, name))
                 middleware.sent = {name: name}
                 await tried("header", lambda: queue.enqueue("work"))
             middleware.sent = {}

@@ -6,9 +6,8 @@
 -- ARGV prefix     str   of the queue's keys, for the workers' channels
 -- RETURNS whether it was paused before
 
-local names = redis.call('ZRANGE', workers, 0, -1) -- first, for a key of the wrong type is refused here
 local before = redis.call('DEL', paused)
-for _, name in ipairs(names) do
+for _, name in ipairs(redis.pcall('ZRANGE', workers, 0, -1)) do -- none if it cannot be read
   redis.call('SPUBLISH', prefix .. 'channel:' .. name, 'resume')
 end
 return before

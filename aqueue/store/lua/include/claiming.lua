@@ -79,7 +79,7 @@ local function next_ids(at, count)
 end
 
 -- A job whose record can be read and which cannot begin has a gate that cannot be read: it comes back when that may be mended.
-local PUT_OFF_MS = 5000
+local PUT_OFF_MS = 1000
 
 local function put_off(at, id, record)
   if redis.call('HGET', record, 'state') == 'queued' then
@@ -98,7 +98,7 @@ local function claim(at, token, wanted)
   while count < free and not over do
     local readable, ids = pcall(next_ids, at, free - count)
     if not readable and count == 0 then
-      error(ids) -- nothing was taken
+      error(ids, 0) -- nothing was taken
     end
     if not readable or not ids then -- what was taken is leased; the next turn tells of a key of the wrong type
       break
