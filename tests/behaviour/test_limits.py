@@ -149,6 +149,43 @@ async def test_a_crash_frees_the_permit(queue: Queue, raw: redis.Redis) -> None:
     assert no_gates_left(raw)
 
 
+async def test_a_job_between_two_attempts_keeps_nobody_waiting(queue: Queue) -> None:
+    """It may be an hour until it is tried again."""
+
+    @queue.task(limit=Concurrency(1), retry=Retry(backoff=600, jitter=False))
+    async def work(fail: bool) -> None:  # noqa: FBT001
+        if fail:
+            raise ValueError
+
+    first, second = await work.enqueue(fail=True), await work.enqueue(fail=False)
+    async with Worker(queue, concurrency=3):
+        await until_ended(second)
+    assert await first.status() is JobState.SCHEDULED
+    await first.cancel()
+
+
+async def test_a_limit_that_is_raised_is_for_the_oldest(queue: Queue) -> None:
+    """Newcomers bring the new number, and stand behind those who wait."""
+    gate, order = asyncio.Event(), list[int]()
+
+    @queue.task
+    async def work(number: int) -> None:
+        order.append(number)
+        await gate.wait()
+
+    async with Worker(queue, concurrency=10):
+        strict = work.options(limit=Concurrency(1))
+        jobs = [await strict.enqueue(number) for number in range(4)]
+        await until_state(jobs[0], "running")
+        await until(lambda: _held(queue, 3))
+        jobs.append(await work.options(limit=Concurrency(3)).enqueue(4))
+        await until(lambda: len(order) == 3)
+        assert order == [0, 1, 2]
+        gate.set()
+        await until_ended(*jobs)
+    assert order == [0, 1, 2, 3, 4]
+
+
 async def test_a_drain_frees_the_permit(queue: Queue) -> None:
     """A job that goes back to the queue lets others pass, or takes the permit again."""
     gate = asyncio.Event()
@@ -271,6 +308,7 @@ async def test_a_window_is_never_exceeded(queue: Queue, raw: redis.Redis) -> Non
     async with Worker(queue, concurrency=10), Worker(queue, concurrency=10):
         await until_ended(*jobs)
     starts = sorted(await _started_at(jobs))
+    assert raw.zcard(next(raw.scan_iter("*:pace:*"), "none")) <= 5
     assert all(later - first > 0.0985 for first, later in zip(starts, starts[5:], strict=False))
     assert no_gates_left(raw)
 

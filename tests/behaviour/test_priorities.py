@@ -67,10 +67,11 @@ async def test_a_parked_worker_is_woken(queue: Queue, order: Order, monkeypatch:
     assert len(started) == 5
 
 
-async def test_every_parked_worker_gets_its_part(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_parked_worker_gets_its_part(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """One ticket wakes one worker, which must wake the next while something is left."""
     monkeypatch.setattr("aqueue.worker.parking.PARK_SECONDS", 600)
     gate, running = asyncio.Event(), 0
+    queue = Queue("q", url=server.url, settings=Settings(lease=1800))  # neither a fetch nor a heartbeat ends in time
 
     @queue.task
     async def wait() -> None:
@@ -78,9 +79,9 @@ async def test_every_parked_worker_gets_its_part(queue: Queue, monkeypatch: pyte
         running += 1
         await gate.wait()
 
-    workers = [Worker(queue, concurrency=2) for _ in range(3)]
-    async with workers[0], workers[1], workers[2]:
-        await asyncio.sleep(0)
+    async with queue, Worker(queue, concurrency=2), Worker(queue, concurrency=2), Worker(queue, concurrency=2):
+        with server.client() as raw:
+            await until(lambda: sum("blmove" in str(client) for client in raw.client_list()) == 3, "three are parked")
         await queue.enqueue_many(wait.options(priority=9).call() for _ in range(6))
         await until(lambda: running == 6, "six jobs run on three workers")
         gate.set()

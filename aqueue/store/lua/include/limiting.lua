@@ -13,7 +13,7 @@ local GATE_LIMIT = 100
 
 local function gates_of(limits)
   local gates = {}
-  for kind, digest, first, second in string.gmatch(limits, '(%a)%.(%x+)%.(%d+)%.?(%d*)') do
+  for kind, digest, first, second in string.gmatch(limits, '([cgw])%.(%x+)%.(%d+)%.?(%d*)') do
     gates[#gates + 1] = { kind = kind, digest = digest, first = tonumber(first), second = tonumber(second) }
   end
   return gates
@@ -35,16 +35,17 @@ local function next_in_line(at, gate)
 end
 
 local function hand_on_permits(at, gate)
-  local permits = at.prefix .. 'permits:' .. gate.digest
+  local permits, permitted = at.prefix .. 'permits:' .. gate.digest, {}
   while redis.call('SCARD', permits) < gate.first do
     local id = next_in_line(at, gate)
     if id == nil then
-      return
+      break
     elseif id then
       redis.call('SADD', permits, id)
-      to_front(at, { id })
+      permitted[#permitted + 1] = id
     end
   end
+  to_front(at, permitted)
 end
 
 -- A job that no longer runs, or never will, gives back its permits and its places in line.
