@@ -218,6 +218,36 @@ async def test_a_gate_of_the_wrong_type_holds_its_own_jobs_only(
         raw.delete(left)
 
 
+async def test_a_job_whose_line_was_lost_is_found_and_queued_again(
+    pair: Pair, server: Server, raw: redis.Redis
+) -> None:
+    """The gate looks into its line alone, so nobody else would ever let the job go."""
+    async with pair.hurt, pair.well:
+        going, gone = asyncio.Event(), asyncio.Event()
+
+        async def hold(n: int) -> int:
+            going.set()
+            await gone.wait()
+            return n
+
+        task = pair.hurt.task(name="hold", limit=Concurrency(1))(hold)
+        jobs = [await task.enqueue(n) for n in range(2)]
+        async with Worker(pair.hurt):
+            await going.wait()
+            async with asyncio.timeout(WAIT_SECONDS):
+                while (await pair.hurt.stats()).held_back == 0:
+                    await asyncio.sleep(0.01)
+            (line,) = raw.scan_iter(f"{KEYS.base}waiting:*")
+            assert not (await doctor(server.url))[1]["findings"]
+            raw.delete(line)
+            _, found = await doctor(server.url, "--repair")
+            assert [(one["id"], one["fault"], one["repaired"]) for one in found["findings"]] == [
+                (jobs[1].id, "queued_nowhere", True)
+            ]
+            gone.set()
+            assert [await job.result(timeout=WAIT_SECONDS) for job in jobs] == [0, 1]
+
+
 async def test_the_registry_may_be_of_the_wrong_type(pair: Pair, server: Server, raw: redis.Redis) -> None:
     """Producers and tools name it; workers work."""
     async with pair.hurt, pair.well, Worker(pair.hurt):

@@ -49,6 +49,7 @@ end
 local remedies = {}
 
 function remedies.queued_nowhere(job)
+  redis.call('ZREM', held_back, job.id)
   to_front(at, { job.id })
 end
 
