@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from aqueue.errors import StoreError
 from aqueue.job import JobId, JobState, LeaseToken, WorkerId
@@ -140,13 +140,14 @@ def lease(job_id: bytes, facts: bytes, envelope: bytes | None, token: LeaseToken
     )
 
 
+STATES: Final[dict[bytes, Literal["OK", "PAUSED", "MORE"]]] = {b"OK": "OK", b"PAUSED": "PAUSED", b"MORE": "MORE"}
+
+
 def turn(reply: Any, token: LeaseToken) -> Turn:
     """Read the answer of lua/settle_and_claim.lua."""
     refused, leased, facts, envelopes, now, next_due, state = reply
     leases = [lease(*one, token, now) for one in zip(leased, facts, envelopes, strict=True)]
-    if state not in (b"OK", b"PAUSED", b"MORE"):
-        raise ValueError("it has no state")
-    return Turn(frozenset(ids(refused)), leases, seconds(next_due), state.decode())
+    return Turn(frozenset(ids(refused)), leases, seconds(next_due), STATES[state])
 
 
 def beat(reply: Any) -> Beat:
