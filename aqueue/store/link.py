@@ -193,15 +193,25 @@ class Link:
 class Subscription:
     """A connection on which one process is spoken to."""
 
-    def __init__(self, connection: AbstractConnection, heard: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, connection: AbstractConnection, heard: Callable[[str, str], None], ended: Callable[[str], None]
+    ) -> None:
+        """`heard` is told channel and message; `ended` of a channel that the server no longer speaks on."""
         self._connection = connection
         self._heard = heard
+        self._ended = ended
         self._confirmed: dict[str, asyncio.Future[None]] = {}
+        self._asked: deque[str] = deque()
+        """Channels whose subscription has not been answered yet, in order."""
         self._reader = asyncio.get_running_loop().create_task(self._read(), name="aqueue subscription")
 
     async def subscribe(self, channel: str) -> None:
-        """Return once the server has confirmed that messages on this channel will arrive."""
+        """Return once the server has confirmed that messages on this channel will arrive.
+
+        Errors: ResponseError if it refuses this channel, others if the connection has ended.
+        """
         confirmed = self._confirmed.setdefault(channel, asyncio.get_running_loop().create_future())
+        self._asked.append(channel)
         await self._send("SSUBSCRIBE", channel)
         async with asyncio.timeout(REPLY_SECONDS):
             await asyncio.shield(confirmed)
@@ -218,9 +228,16 @@ class Subscription:
         error: Exception = RedisConnectionError("the subscription was closed")
         try:
             while True:
-                self._take(await self._connection.read_response(disable_decoding=True, push_request=True))
-        except (RedisError, OSError, *GARBLED) as problem:
-            error = RedisConnectionError(f"the subscription has broken: {problem}")
+                try:
+                    push = await self._connection.read_response(disable_decoding=True, push_request=True)
+                except ResponseError as refusal:
+                    self._refused(refusal)
+                    continue
+                self._take(push)
+        except (RedisError, OSError) as problem:
+            error = problem
+        except GARBLED as problem:
+            error = RedisConnectionError(f"what the server said is no message: {problem}")
         finally:
             for future in self._confirmed.values():
                 if not future.done():
@@ -234,13 +251,27 @@ class Subscription:
             case [b"smessage", bytes() as channel, bytes() as data]:
                 self._heard(channel.decode("utf-8", "replace"), data.decode("utf-8", "surrogateescape"))
             case [b"ssubscribe", bytes() as channel, _]:
-                known = self._confirmed.get(channel.decode("utf-8", "replace"))
-                if known is not None and not known.done():
-                    known.set_result(None)
-            case [b"sunsubscribe", *_]:
-                pass
+                self._answered(channel.decode("utf-8", "replace"))
+            case [b"sunsubscribe", channel, _]:
+                name = channel.decode("utf-8", "replace") if channel else ""
+                if self._confirmed.pop(name, None):
+                    self._ended(name)  # unasked: its slot has moved to another server
             case _:
                 raise RedisConnectionError("the server sent what is no message")
+
+    def _answered(self, channel: str) -> None:
+        if channel in self._asked:
+            self._asked.remove(channel)
+        if (known := self._confirmed.get(channel)) and not known.done():
+            known.set_result(None)
+
+    def _refused(self, refusal: ResponseError) -> None:
+        """Tell whoever asked first; a refusal of anything else ends the connection."""
+        if not self._asked:
+            raise refusal
+        known = self._confirmed.pop(self._asked.popleft(), None)
+        if known is not None and not known.done():
+            known.set_exception(refusal)
 
     @property
     def alive(self) -> bool:

@@ -33,7 +33,7 @@ def explore(examples: int, strategy: st.SearchStrategy[Any], story: Callable[[An
         max_examples=max(1, examples),
         deadline=None,
         database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=tuple[hypothesis.HealthCheck](hypothesis.HealthCheck),
         phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink),
     )
     @hypothesis.given(strategy)
