@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Final
 
 import hypothesis
@@ -33,7 +33,7 @@ def explore(examples: int, strategy: st.SearchStrategy[Any], story: Callable[[An
         max_examples=max(1, examples),
         deadline=None,
         database=None,
-        suppress_health_check=tuple[hypothesis.HealthCheck](hypothesis.HealthCheck),
+        suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
         phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink),
     )
     @hypothesis.given(strategy)
@@ -82,7 +82,7 @@ def no_cry_for_help() -> Any:
 
 
 @contextlib.asynccontextmanager
-async def promptly(seconds: float = 20.0) -> AsyncIterator[None]:
+async def promptly(seconds: float = 20.0) -> AsyncGenerator[None]:
     """End what hangs."""
     async with asyncio.timeout(seconds):
         yield
