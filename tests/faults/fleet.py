@@ -56,6 +56,7 @@ class Fleet:
         *,
         lease: float = 1.5,
         blocked_cap: float | None = None,
+        keep_record: bool = True,
         options: tuple[str, ...] = (),
     ) -> None:
         self._record = directory / "record"
@@ -63,7 +64,7 @@ class Fleet:
         self._environment = {
             **os.environ,
             "AQUEUE_URL": url,
-            "FAULT_RECORD": str(self._record),
+            "FAULT_RECORD": str(self._record) if keep_record else os.devnull,
             "FAULT_LEASE": str(lease),
         }
         self._options = options

@@ -1,0 +1,162 @@
+"""Steady work of every kind for as long as one likes, measured from outside all the while."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import astuple, dataclass, fields
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import redis
+
+from aqueue import Cancellation, JobFailed, Queue
+
+TICK_SECONDS: Final = 0.05
+RESULT_SECONDS: Final = 60.0
+"""Ends a story that has failed."""
+KEEP_SECONDS: Final = 3
+"""How long results and failures stay: short, so that what is never taken away stands out soon."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One moment of a soak. Memory in MiB, latencies in ms since the sample before."""
+
+    at: float
+    rss: float
+    server: float
+    p50: float
+    p99: float
+    connections: int
+    keys: int
+    unfinished: int
+
+
+def growth(samples: Sequence[Sample], name: str) -> float:
+    """Say by how much a figure grows over the second half, by the median slope of all pairs: outliers do not bend it."""
+    half = samples[len(samples) // 2 :]
+    points = [(sample.at, float(getattr(sample, name))) for sample in half]
+    slopes = [(later - sooner) / (at - before) for (before, sooner), (at, later) in combinations(points, 2)]
+    return statistics.median(slopes) * (points[-1][0] - points[0][0])
+
+
+def usual(samples: Sequence[Sample], name: str) -> float:
+    """Give the median of a figure over the second half."""
+    return statistics.median(float(getattr(sample, name)) for sample in samples[len(samples) // 2 :])
+
+
+def table(samples: Sequence[Sample], rows: int = 20) -> str:
+    """Write every so-manieth sample as a line."""
+    names = [field.name for field in fields(Sample)]
+    chosen = list(samples[:: max(1, len(samples) // rows)])
+    lines = ["".join(f"{name:>12}" for name in names)]
+    lines += ["".join(f"{value:12.1f}" for value in astuple(sample)) for sample in chosen]
+    for name, what in (("median", usual), ("growth", growth)):
+        lines.append(f"{name:>12}" + "".join(f"{what(samples, figure):12.2f}" for figure in names[1:]))
+    return "\n".join(lines)
+
+
+def resident_mib(pid: int) -> float:
+    """Read how much memory a process holds."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+class Soak:
+    """Stories of jobs at a steady pace, for the tasks of application.py."""
+
+    def __init__(self, queue: Queue, raw: redis.Redis, pids: Callable[[], list[int]]) -> None:
+        self.told: Counter[str] = Counter()
+        """Stories that have come to their good end, by kind."""
+        self.wrong: list[str] = []
+        self.samples: list[Sample] = []
+        self._queue = queue
+        self._raw = raw
+        self._pids = pids
+        self._latencies: list[float] = []
+        self._going: set[asyncio.Task[None]] = set()
+        self._kinds: list[Callable[[int], Coroutine[Any, Any, None]]] = [
+            self._awaited, self._delayed, self._awaited, self._retried, self._awaited,
+            self._cancelled, self._awaited, self._unique, self._threaded, self._failed,
+        ]  # fmt: skip
+
+    def _task(self, name: str, **options: Any) -> Any:
+        return self._queue.remote(name).options(result_ttl=KEEP_SECONDS, failure_ttl=KEEP_SECONDS, **options)
+
+    async def _awaited(self, n: int) -> None:
+        began = time.monotonic()
+        job = await self._task("brief").enqueue(0.001)
+        assert await job.result(timeout=RESULT_SECONDS) == "done"
+        self._latencies.append(time.monotonic() - began)
+
+    async def _delayed(self, n: int) -> None:
+        job = await self._task("brief", delay=0.1 * (n % 20)).enqueue(0)
+        assert await job.result(timeout=RESULT_SECONDS) == "done"
+
+    async def _retried(self, n: int) -> None:
+        job = await self._task("second_time").enqueue()
+        assert await job.result(timeout=RESULT_SECONDS) == "done"
+
+    async def _cancelled(self, n: int) -> None:
+        job = await self._task("brief", delay=600).enqueue(0)
+        assert await job.cancel() is Cancellation.CANCELLED
+
+    async def _unique(self, n: int) -> None:
+        job = await self._task("brief", key=f"key {n % 50}").enqueue(0.01)
+        assert await job.result(timeout=RESULT_SECONDS) == "done"
+
+    async def _threaded(self, n: int) -> None:
+        job = await self._task("threaded").enqueue(0.001)
+        assert await job.result(timeout=RESULT_SECONDS) == "done"
+        assert (await job.info()).crashes == 0
+
+    async def _failed(self, n: int) -> None:
+        job = await self._task("second_time", retry=1).enqueue()
+        with pytest.raises(JobFailed, match="the first time it fails"):
+            await job.result(timeout=RESULT_SECONDS)
+
+    async def _tell(self, n: int) -> None:
+        kind = self._kinds[n % len(self._kinds)]
+        try:
+            await kind(n)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is what this is about
+            self.wrong.append(f"{kind.__name__} {n}: {error!r}")
+        else:
+            self.told[kind.__name__.strip("_")] += 1
+
+    async def run(self, seconds: float, *, per_second: float, every: float) -> None:
+        """Begin so many stories a second, whether or not the earlier ones have ended, and take a sample now and then."""
+        loop = asyncio.get_running_loop()
+        began, begun = loop.time(), 0
+        sampled = began
+        while (now := loop.time()) < began + seconds:
+            for _ in range(int((now - began) * per_second) - begun):
+                task = loop.create_task(self._tell(begun))
+                self._going.add(task)
+                task.add_done_callback(self._going.discard)
+                begun += 1
+            if now >= sampled + every and len(self._latencies) > 1:
+                sampled = now
+                self.samples.append(await asyncio.to_thread(self._sample, now - began))
+            await asyncio.sleep(TICK_SECONDS)
+        await asyncio.gather(*self._going)
+
+    def _sample(self, at: float) -> Sample:
+        latencies, self._latencies = sorted(self._latencies), []
+        info: dict[str, Any] = dict(self._raw.info())
+        return Sample(
+            at=at,
+            rss=statistics.mean(map(resident_mib, self._pids())),
+            server=info["used_memory"] / 2**20,
+            p50=1000 * statistics.median(latencies),
+            p99=1000 * latencies[int(len(latencies) * 0.99)],
+            connections=info["connected_clients"],
+            keys=int(self._raw.dbsize()),
+            unfinished=len(self._going),
+        )
