@@ -38,6 +38,15 @@ async def brief(context: Context, seconds: float) -> str:
 
 
 @queue.task
+async def relay(context: Context, delay: float, ttl: float) -> str:
+    """Be a producer: enqueue another job, and give its id."""
+    record("start", context)
+    job = await queue.remote("brief").options(delay=delay, ttl=ttl).enqueue(0)
+    record("end", context)
+    return str(job.id)
+
+
+@queue.task
 async def of_a_key(context: Context, key: int, seconds: float) -> str:
     record("start", context)
     await asyncio.sleep(seconds)

@@ -72,13 +72,13 @@ class Fleet:
             self._environment["FAULT_BLOCKED_CAP"] = str(blocked_cap)
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, count: int = 1) -> list[subprocess.Popen[bytes]]:
+    def start(self, count: int = 1, **environment: str) -> list[subprocess.Popen[bytes]]:
         with self._log.open("ab") as log:
             started = [
                 subprocess.Popen(
                     [sys.executable, "-W", "error", "-m", "aqueue.worker", "application:queue", *self._options],
                     cwd=HERE,
-                    env=self._environment,
+                    env=self._environment | environment,
                     stderr=log,
                 )
                 for _ in range(count)

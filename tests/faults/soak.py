@@ -39,7 +39,7 @@ class Sample:
 
 
 def growth(samples: Sequence[Sample], name: str) -> float:
-    """Say by how much a figure grows over the second half, by the median slope of all pairs: outliers do not bend it."""
+    """Say by how much a figure grows over the second half: by the median slope of all pairs, which no outlier bends."""
     half = samples[len(samples) // 2 :]
     points = [(sample.at, float(getattr(sample, name))) for sample in half]
     slopes = [(later - sooner) / (at - before) for (before, sooner), (at, later) in combinations(points, 2)]
@@ -131,7 +131,7 @@ class Soak:
             self.told[kind.__name__.strip("_")] += 1
 
     async def run(self, seconds: float, *, per_second: float, every: float) -> None:
-        """Begin so many stories a second, whether or not the earlier ones have ended, and take a sample now and then."""
+        """Begin so many stories a second, whether or not the earlier ones have ended, and sample now and then."""
         loop = asyncio.get_running_loop()
         began, begun = loop.time(), 0
         sampled = began

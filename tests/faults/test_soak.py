@@ -16,6 +16,7 @@ from aqueue import Queue, Settings
 from faults.fleet import Fleet, wait_until
 from faults.soak import KEEP_SECONDS, Sample, Soak, growth, table, usual
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no /proc")
 MINUTES = float(os.environ.get("AQUEUE_SOAK_MINUTES", "10"))
 WORKERS = 2
 
@@ -67,6 +68,7 @@ def kept_small(own_server: Server, raw_own: redis.Redis) -> redis.Redis:
     return raw_own
 
 
+@needs_proc
 async def test_a_soak_sees_what_it_is_to_see(own_server: Server, kept_small: redis.Redis, tmp_path: Path) -> None:
     """The short form: long enough for keys and connections, too short for memory and latency."""
     samples = await _soak(own_server, kept_small, tmp_path, seconds=4 + 2 * KEEP_SECONDS, every=0.25)
@@ -76,6 +78,7 @@ async def test_a_soak_sees_what_it_is_to_see(own_server: Server, kept_small: red
     assert min(sample.rss for sample in samples) > 10
 
 
+@needs_proc
 @pytest.mark.chaos
 @pytest.mark.timeout(MINUTES * 60 + 300)
 async def test_nothing_grows_for_long(own_server: Server, kept_small: redis.Redis, tmp_path: Path) -> None:
