@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -25,6 +27,12 @@ pytestmark = pytest.mark.timeout(240)
 
 HOURS = 7200
 LEASE = 1.5
+
+
+def lease_ends(raw: redis.Redis, queue: str) -> dict[str, float]:
+    """Say when the leases of all workers end, in ms by the server's clock."""
+    found: Any = raw.zrange(f"aqueue:{{{queue}}}:workers", 0, -1, withscores=True)
+    return dict(found)
 
 
 # the clocks of workers
@@ -75,7 +83,7 @@ async def _killed(queue: Queue, fleet: Fleet, raw: redis.Redis, offs: dict[int, 
     victim = next(process for process in fleet.processes if process.pid == fleet.lines()[-1].pid)
     victim.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, victim.pid, os.WSTOPPED)
-    lease_ends = _lease_ends(raw, victim.pid)
+    ends = _lease_of(raw, victim.pid)
     fleet.kill(victim)
     offs[fleet.start(1, **wrong_by(offs[victim.pid]))[0].pid] = offs[victim.pid]
     wait_until(lambda: fleet.runs()[job.id] == 2, 60, "the job runs elsewhere")
@@ -84,15 +92,14 @@ async def _killed(queue: Queue, fleet: Fleet, raw: redis.Redis, offs: dict[int, 
     info = await job.info()
     assert (info.state, info.crashes) == (JobState.COMPLETED, 1)
     assert info.started_at is not None
-    assert info.started_at.timestamp() * 1000 >= lease_ends
+    assert info.started_at.timestamp() * 1000 >= ends
     return job
 
 
-def _lease_ends(raw: redis.Redis, pid: int) -> float:
-    """Say when the lease of a process ends, in ms by the server's clock."""
-    for worker, ends in raw.zrange("aqueue:{faults}:workers", 0, -1, withscores=True):
-        if json.loads(str(raw.hget(f"aqueue:{{faults}}:worker:{worker}", "info")))["pid"] == pid:
-            return float(ends)
+def _lease_of(raw: redis.Redis, pid: int) -> float:
+    for worker, ends in lease_ends(raw, "faults").items():
+        if json.loads(str(raw.hget(f"aqueue:{{faults}}:worker:{worker}", "info") or ""))["pid"] == pid:
+            return ends
     raise LookupError(pid)
 
 
@@ -130,7 +137,7 @@ def clock(raw_own: redis.Redis, tmp_path: Path) -> Iterator[SteppingClock]:
 
 def leases_are_right(raw: redis.Redis, clock: SteppingClock, workers: int) -> bool:
     """Say whether all workers have leases of the usual length by the clock as it is now."""
-    left = [score - clock.now_ms() for _, score in raw.zrange("aqueue:{load}:workers", 0, -1, withscores=True)]
+    left = [ends - clock.now_ms() for ends in lease_ends(raw, "load").values()]
     return len(left) == workers and all(0 < ms <= LEASE * 1000 + 1 for ms in left)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections import Counter
@@ -10,7 +9,6 @@ from collections.abc import Callable
 
 import pytest
 import redis
-from servers import Server
 
 from aqueue import Retry, Settings, Worker
 from faults.load import Load, until
@@ -54,8 +52,8 @@ async def _far_away_and_cut(
         crashes = load.count_crashes(raw)
         assert await load.wrong(raw) == []
     calls = Counter(request.name for request, _ in proxy.lies)
-    print(f"{round_trip * 1000:g} ms, {len(proxy.lies)} of {len(proxy.requests)} calls cut in {seconds:g} s {dict(calls)}, "
-          f"{load.history.asked} jobs, {len(load.history.acknowledged)} acknowledged, "
+    print(f"{round_trip * 1000:g} ms, {len(proxy.lies)} of {len(proxy.requests)} calls cut in {seconds:g} s, "
+          f"{dict(calls)}, {load.history.asked} jobs, {len(load.history.acknowledged)} acknowledged, "
           f"{load.history.runs('start').total()} runs, {crashes} crashes, {len(load.refusals)} refusals")  # fmt: skip
     assert load.refusals == []
     assert crashes == 0
@@ -64,8 +62,8 @@ async def _far_away_and_cut(
 async def test_a_server_far_away_behind_a_line_that_breaks(
     proxy: Proxy, doors: tuple[Door, Door], raw: redis.Redis
 ) -> None:
-    """Every call takes its time, and one in thirty ends the connection: nothing is lost, doubled, or even refused."""
-    await _far_away_and_cut(proxy, doors, raw, round_trip=0.05, cuts=0.03, seconds=2)
+    """Every call takes its time, and one in twenty ends the connection: nothing is lost, doubled, or even refused."""
+    await _far_away_and_cut(proxy, doors, raw, round_trip=0.05, cuts=0.05, seconds=1)
 
 
 @pytest.mark.chaos
@@ -89,11 +87,9 @@ async def _partitions(proxy: Proxy, doors: tuple[Door, Door], raw: redis.Redis, 
             for n in range(rounds):
                 alone = (first, second)[n % 2]
                 await load.more(20)
-                crashed = int(str(raw.hget("aqueue:{load}:stats", "crashed") or 0))
                 alone.freeze()
                 await load.more(20)  # the other goes on
                 await until(lambda: raw.zcard("aqueue:{load}:workers") == 1)
-                assert int(str(raw.hget("aqueue:{load}:stats", "crashed") or 0)) >= crashed
                 alone.thaw()
                 await until(lambda: raw.zcard("aqueue:{load}:workers") == 2)
             producer.freeze()
@@ -104,13 +100,14 @@ async def _partitions(proxy: Proxy, doors: tuple[Door, Door], raw: redis.Redis, 
         assert await load.wrong(raw) == []
     print(f"{rounds} partitions, {load.history.asked} jobs, {load.history.runs('start').total()} runs, "
           f"{crashes} leases lost, {len(load.refusals)} refusals")  # fmt: skip
+    assert crashes >= rounds // 4, "hardly a job was running on a worker when it was cut off"
 
 
 async def test_a_worker_that_is_cut_off_loses_its_jobs_to_the_other(
     proxy: Proxy, doors: tuple[Door, Door], raw: redis.Redis
 ) -> None:
     """It hears nothing and is heard by nobody; what it sent meanwhile arrives when its jobs are long elsewhere."""
-    await _partitions(proxy, doors, raw, rounds=2)
+    await _partitions(proxy, doors, raw, rounds=1)
 
 
 @pytest.mark.chaos
