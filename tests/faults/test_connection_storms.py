@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -28,7 +28,7 @@ def connected(raw: redis.Redis) -> int:
 
 
 @asynccontextmanager
-async def watched(raw: redis.Redis, every: float) -> AsyncIterator[list[int]]:
+async def watched(raw: redis.Redis, every: float) -> AsyncGenerator[list[int]]:
     """Count the connections now and then."""
     seen: list[int] = []
 

@@ -1,4 +1,4 @@
-"""A deploy that is half done: two generations of workers, and a queue with the jobs of three generations of producers."""
+"""A deploy that is half done: two generations of workers on one queue, and the jobs of three of producers."""
 
 from __future__ import annotations
 
