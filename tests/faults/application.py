@@ -15,8 +15,12 @@ from aqueue import Context, Queue, Retry, Settings
 RECORD = os.environ.get("FAULT_RECORD", os.devnull)
 LEASE = float(os.environ.get("FAULT_LEASE", "15"))
 BLOCKED_CAP = float(os.environ.get("FAULT_BLOCKED_CAP", "300"))
+KEEP = float(os.environ.get("FAULT_KEEP", "3600"))
 
-queue = Queue(os.environ.get("FAULT_QUEUE", "faults"), settings=Settings(lease=LEASE, blocked_loop_cap=BLOCKED_CAP))
+queue = Queue(
+    os.environ.get("FAULT_QUEUE", "faults"),
+    settings=Settings(lease=LEASE, blocked_loop_cap=BLOCKED_CAP, result_ttl=KEEP, failure_ttl=KEEP),
+)
 
 
 def record(what: str, context: Context) -> None:

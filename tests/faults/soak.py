@@ -82,18 +82,21 @@ class Soak:
         self._latencies: list[float] = []
         self._going: set[asyncio.Task[None]] = set()
         self._kinds: list[Callable[[int], Coroutine[Any, Any, None]]] = [
-            self._awaited, self._delayed, self._awaited, self._retried, self._awaited,
+            self._awaited, self._delayed, self._awaited, self._retried, self._left_alone,
             self._cancelled, self._awaited, self._unique, self._threaded, self._failed,
         ]  # fmt: skip
 
     def _task(self, name: str, **options: Any) -> Any:
-        return self._queue.remote(name).options(result_ttl=KEEP_SECONDS, failure_ttl=KEEP_SECONDS, **options)
+        return self._queue.remote(name).options(**options)
 
     async def _awaited(self, n: int) -> None:
         began = time.monotonic()
         job = await self._task("brief").enqueue(0.001)
         assert await job.result(timeout=RESULT_SECONDS) == "done"
         self._latencies.append(time.monotonic() - began)
+
+    async def _left_alone(self, n: int) -> None:
+        await self._task("brief").enqueue(0)
 
     async def _delayed(self, n: int) -> None:
         job = await self._task("brief", delay=0.1 * (n % 20)).enqueue(0)

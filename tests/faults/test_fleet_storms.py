@@ -141,6 +141,7 @@ async def _hundreds(
                   f"{changes} joined, {len(jobs)} jobs, {runs.total()} runs, "
                   f"{crashes} crashes, {interrupted} second runs")  # fmt: skip
             assert {info.state for info in infos} == {JobState.COMPLETED}
+            assert interrupted <= crashes + (await queue.stats()).counters.get("released", 0)
             assert fleet.runs("end") == dict.fromkeys((job.id for job in jobs), 1)
         assert remains(raw, "faults").leaked == []
 
