@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 import redis
 
-from aqueue import Cancellation, JobFailed, Queue
+from aqueue import Cancellation, Job, JobFailed, Queue
 
 TICK_SECONDS: Final = 0.05
 RESULT_SECONDS: Final = 60.0
@@ -39,26 +39,29 @@ class Sample:
 
 
 def growth(samples: Sequence[Sample], name: str) -> float:
-    """Say by how much a figure grows over the second half: by the median slope of all pairs, which no outlier bends."""
-    half = samples[len(samples) // 2 :]
-    points = [(sample.at, float(getattr(sample, name))) for sample in half]
+    """Say by how much a figure grows over all samples: by the median slope of all pairs, which no outlier bends."""
+    points = [(sample.at, float(getattr(sample, name))) for sample in samples]
     slopes = [(later - sooner) / (at - before) for (before, sooner), (at, later) in combinations(points, 2)]
     return statistics.median(slopes) * (points[-1][0] - points[0][0])
 
 
 def usual(samples: Sequence[Sample], name: str) -> float:
-    """Give the median of a figure over the second half."""
-    return statistics.median(float(getattr(sample, name)) for sample in samples[len(samples) // 2 :])
+    return statistics.median(float(getattr(sample, name)) for sample in samples)
+
+
+def second_half(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Leave out what comes before all pools and caches are as large as they get."""
+    return samples[len(samples) // 2 :]
 
 
 def table(samples: Sequence[Sample], rows: int = 20) -> str:
-    """Write every so-manieth sample as a line."""
+    """Write every so-manieth sample as a line, and what becomes of the second half."""
     names = [field.name for field in fields(Sample)]
     chosen = list(samples[:: max(1, len(samples) // rows)])
     lines = ["".join(f"{name:>12}" for name in names)]
     lines += ["".join(f"{value:12.1f}" for value in astuple(sample)) for sample in chosen]
     for name, what in (("median", usual), ("growth", growth)):
-        lines.append(f"{name:>12}" + "".join(f"{what(samples, figure):12.2f}" for figure in names[1:]))
+        lines.append(f"{name:>12}" + "".join(f"{what(second_half(samples), figure):12.2f}" for figure in names[1:]))
     return "\n".join(lines)
 
 
@@ -75,6 +78,8 @@ class Soak:
         self.told: Counter[str] = Counter()
         """Stories that have come to their good end, by kind."""
         self.wrong: list[str] = []
+        self.made = 0
+        """Jobs; a story may find that of another, by its key."""
         self.samples: list[Sample] = []
         self._queue = queue
         self._raw = raw
@@ -86,41 +91,42 @@ class Soak:
             self._cancelled, self._awaited, self._unique, self._threaded, self._failed,
         ]  # fmt: skip
 
-    def _task(self, name: str, **options: Any) -> Any:
-        return self._queue.remote(name).options(**options)
+    async def _enqueue(self, task: str, *args: Any, **options: Any) -> Job[Any]:
+        job: Job[Any] = await self._queue.remote(task).options(**options).enqueue(*args)
+        self.made += job.created
+        return job
+
+    async def _finished(self, job: Job[Any]) -> None:
+        assert await job.result(timeout=RESULT_SECONDS) == "done"
 
     async def _awaited(self, n: int) -> None:
         began = time.monotonic()
-        job = await self._task("brief").enqueue(0.001)
-        assert await job.result(timeout=RESULT_SECONDS) == "done"
+        await self._finished(await self._enqueue("brief", 0.001))
         self._latencies.append(time.monotonic() - began)
 
     async def _left_alone(self, n: int) -> None:
-        await self._task("brief").enqueue(0)
+        await self._enqueue("brief", 0)
 
     async def _delayed(self, n: int) -> None:
-        job = await self._task("brief", delay=0.1 * (n % 20)).enqueue(0)
-        assert await job.result(timeout=RESULT_SECONDS) == "done"
+        await self._finished(await self._enqueue("brief", 0, delay=0.1 * (n % 20)))
 
     async def _retried(self, n: int) -> None:
-        job = await self._task("second_time").enqueue()
-        assert await job.result(timeout=RESULT_SECONDS) == "done"
+        await self._finished(await self._enqueue("second_time"))
 
     async def _cancelled(self, n: int) -> None:
-        job = await self._task("brief", delay=600).enqueue(0)
+        job = await self._enqueue("brief", 0, delay=600)
         assert await job.cancel() is Cancellation.CANCELLED
 
     async def _unique(self, n: int) -> None:
-        job = await self._task("brief", key=f"key {n % 50}").enqueue(0.01)
-        assert await job.result(timeout=RESULT_SECONDS) == "done"
+        await self._finished(await self._enqueue("brief", 0.01, key=f"key {n % 50}"))
 
     async def _threaded(self, n: int) -> None:
-        job = await self._task("threaded").enqueue(0.001)
-        assert await job.result(timeout=RESULT_SECONDS) == "done"
+        job = await self._enqueue("threaded", 0.001)
+        await self._finished(job)
         assert (await job.info()).crashes == 0
 
     async def _failed(self, n: int) -> None:
-        job = await self._task("second_time", retry=1).enqueue()
+        job = await self._enqueue("second_time", retry=1)
         with pytest.raises(JobFailed, match="the first time it fails"):
             await job.result(timeout=RESULT_SECONDS)
 

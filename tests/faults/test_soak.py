@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from servers import Server
 from aqueue import Queue, Settings
 from faults.fleet import Fleet, wait_until
 from faults.load import until
-from faults.soak import KEEP_SECONDS, Sample, Soak, growth, table, usual
+from faults.soak import KEEP_SECONDS, Sample, Soak, growth, second_half, table, usual
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no /proc")
 MINUTES = float(os.environ.get("AQUEUE_SOAK_MINUTES", "10"))
@@ -28,14 +29,13 @@ ALLOWED = {
     "p50": (0.25, 3.0),
     "p99": (0.4, 25.0),
     "connections": (0.0, 0.5),
-    "keys": (0.05, 20.0),
+    "keys": (0.05, 30.0),
     "unfinished": (0.25, 10.0),
 }
-"""Growth over the second half, as a part of the median or outright, whichever is more: what a shared machine does by
-itself."""
+"""Growth, as a part of the median or outright, whichever is more: what a shared machine does by itself."""
 
 
-def grown(samples: list[Sample], names: set[str]) -> dict[str, float]:
+def grown(samples: Sequence[Sample], names: set[str]) -> dict[str, float]:
     """Give what has grown by more than is allowed, and by how much."""
     found = {name: growth(samples, name) for name in names}
     return {
@@ -54,15 +54,19 @@ async def _soak(server: Server, raw: redis.Redis, directory: Path, *, seconds: f
             began = time.monotonic()
             await soak.run(seconds, per_second=100, every=every)
             took = time.monotonic() - began
-            await until(lambda: raw.zcard("aqueue:{faults}:scheduled") + raw.llen("aqueue:{faults}:queued") == 0)
+            await until(lambda: not left_of_jobs(raw))
             stats = await queue.stats()
         assert soak.wrong == []
-        assert stats.queued + stats.scheduled == 0
+        assert soak.made == sum(stats.counters.get(end, 0) for end in ("completed", "failed", "cancelled"))
         assert "damaged" not in stats.counters
         assert "crashed" not in stats.counters
-        print(f"\n{soak.told.total()} stories in {took:.0f} s, {dict(soak.told)}; {stats.counters}")
+        print(f"\n{soak.told.total()} stories of {soak.made} jobs in {took:.0f} s, {dict(soak.told)}; {stats.counters}")
         print(table(soak.samples))
         return soak.samples
+
+
+def left_of_jobs(raw: redis.Redis) -> list[str]:
+    return [key for key in map(str, raw.scan_iter("aqueue:{faults}:*:*", count=1000)) if ":worker:" not in key]
 
 
 @pytest.fixture
@@ -73,11 +77,11 @@ def kept_small(own_server: Server, raw_own: redis.Redis) -> redis.Redis:
 
 @needs_proc
 async def test_a_soak_sees_what_it_is_to_see(own_server: Server, kept_small: redis.Redis, tmp_path: Path) -> None:
-    """The short form: long enough for keys and connections, too short for memory and latency."""
-    samples = await _soak(own_server, kept_small, tmp_path, seconds=4 + 2 * KEEP_SECONDS, every=0.25)
-    settled = [sample for sample in samples if sample.at > KEEP_SECONDS + 1]
-    assert len(settled) >= 10
-    assert grown(settled, {"connections", "keys"}) == {}
+    """The short form, too short for slopes: all stories end well, and the keys go again."""
+    samples = await _soak(own_server, kept_small, tmp_path, seconds=4, every=0.25)
+    assert len(samples) >= 5
+    assert grown(samples, {"connections"}) == {}
+    assert max(sample.keys for sample in samples) > 50
     assert min(sample.rss for sample in samples) > 10
 
 
@@ -87,7 +91,7 @@ async def test_a_soak_sees_what_it_is_to_see(own_server: Server, kept_small: red
 async def test_nothing_grows_for_long(own_server: Server, kept_small: redis.Redis, tmp_path: Path) -> None:
     """The long form, of AQUEUE_SOAK_MINUTES."""
     samples = await _soak(own_server, kept_small, tmp_path, seconds=60 * MINUTES, every=max(1.0, MINUTES / 2))
-    assert grown(samples, set(ALLOWED)) == {}
+    assert grown(second_half(samples), set(ALLOWED)) == {}
 
 
 @pytest.mark.parametrize("name", sorted(ALLOWED))
@@ -100,5 +104,5 @@ def test_what_grows_slowly_is_seen(name: str) -> None:
         values = [1000 * (1 + rising * n / 100) + chance.uniform(-20, 20) for n in range(100)]
         return [Sample(**{**base, "at": float(n), name: value}) for n, value in enumerate(values)]  # type: ignore[arg-type]
 
-    assert grown(samples(0.0), {name}) == {} or name == "connections"
-    assert grown(samples(3.0), {name}).keys() == {name}
+    assert grown(second_half(samples(0.0)), {name}) == {} or name == "connections"
+    assert grown(second_half(samples(3.0)), {name}).keys() == {name}
