@@ -1,10 +1,11 @@
 # One virtual environment, made on first use: with uv where there is one, else with python3 -m venv.
 PYTHON ?= python3
+MINUTES ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types chaos oldest bench bench-quick clean
+.PHONY: demo test check lint types chaos soak oldest bench bench-quick clean
 
 demo: $(READY)  ## one job per file of the standard library, on the embedded server
 	$(BIN)/python examples/quickstart.py $(DIR)
@@ -24,6 +25,9 @@ types: $(READY)
 
 chaos: $(READY)  ## the long fault runs, several minutes
 	$(BIN)/python -m pytest -m chaos -s
+
+soak: $(READY)  ## steady work for MINUTES (60), measured: nothing may grow
+	AQUEUE_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -m chaos -s tests/faults/test_soak.py
 
 oldest: .venv-oldest/.ready  ## the tests again, with the oldest redis-py that is supported
 	.venv-oldest/bin/python -m pytest tests/behaviour tests/transitions tests/store tests/faults/test_topologies.py

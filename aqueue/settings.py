@@ -113,7 +113,7 @@ class Settings:
     """A worker that was silent for this long is taken for dead."""
     crash_limit: int = 3
     unknown_task_window: float = 600.0
-    """For how long a job whose task no worker knows is handed back before it fails."""
+    """For how long a job whose task, or whose envelope's version, no worker knows is handed back before it fails."""
     blocked_loop_cap: float = 300.0
     """For how long leases are renewed although the event loop does not turn."""
     warn_bytes: int = 64 * 1024

@@ -2,7 +2,7 @@
 
 An envelope is the JSON array `[version, task, args, kwargs, headers]`. Redis never looks inside; a worker decodes
 `args` and `kwargs` only when it knows the task, by the annotations of the task's parameters. A newer minor
-version may append elements, which older readers skip; a version of which this package knows nothing is refused.
+version may append elements, which older readers skip; a version that is newer than this package is for newer workers.
 """
 
 from __future__ import annotations
@@ -70,6 +70,10 @@ class Envelope(msgspec.Struct, array_like=True):
     args: msgspec.Raw
     kwargs: dict[str, msgspec.Raw]
     headers: Headers
+
+
+class EnvelopeTooNew(BadArguments):
+    """A later release has written it, whose workers can read it."""
 
 
 class _WireError(msgspec.Struct):
@@ -171,13 +175,14 @@ def largest_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
 
 
 def decode_envelope(data: bytes) -> Envelope:
-    """Read an envelope, leaving its arguments encoded. Errors: BadArguments if it is damaged or too new."""
+    """Read an envelope, leaving its arguments encoded. Errors: BadArguments if it is damaged, EnvelopeTooNew."""
     try:
         envelope = _envelope_decoder.decode(data)
     except UNREADABLE as error:
         raise BadArguments(f"the stored envelope cannot be read ({error}); enqueue the job again") from error
     if envelope.version != WIRE_VERSION:
-        raise BadArguments(
+        kind = EnvelopeTooNew if envelope.version > WIRE_VERSION else BadArguments
+        raise kind(
             f"the stored envelope has version {envelope.version}, this worker reads {WIRE_VERSION}; upgrade the worker"
         )
     return envelope

@@ -30,7 +30,9 @@ GARBLED: Final = (TypeError, ValueError, AttributeError, LookupError, RecursionE
 """What the parsers of redis-py raise for bytes that are a reply by their form only, beside its own errors."""
 
 REPLY_SECONDS: Final = 5.0
-"""A server that has not answered by then is taken for lost; scripts take about a millisecond."""
+"""A server that has answered nothing for so long is taken for lost; scripts take about a millisecond."""
+UNREAD_SECONDS: Final = 0.1
+"""A look at the clock that comes later than this was kept by a blocked loop, and finds replies that nobody has read."""
 
 
 AT_ONCE_BYTES: Final = 64 * 1024
@@ -43,7 +45,11 @@ class Link:
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float, float]] = deque()
+        """The futures of replies, each with its deadline and for how long the server may be silent before it."""
+        self._answered_at = float("-inf")
+        self._spared_since: float | None = None
+        """The last answer at the time when a late look was put off, which is done once."""
         self._outbox: list[bytes] = []
         self._outgoing = asyncio.Event()
         self._broken: Exception | None = None
@@ -99,7 +105,8 @@ class Link:
             raise RedisConnectionError("the connection is closed") from self._broken
         deadline = self._loop.time() + timeout
         at_once = not self._waiting and len(packed) <= AT_ONCE_BYTES
-        self._waiting.extend([(reply, deadline) for reply in replies])
+        silence = min(timeout, REPLY_SECONDS)
+        self._waiting.extend([(reply, deadline, silence) for reply in replies])
         if self._late is None or deadline < self._late.when():
             self._watch(deadline)
         if at_once:
@@ -148,7 +155,8 @@ class Link:
     def _answer(self, reply: Any) -> None:
         if not self._waiting:
             raise RedisConnectionError("the server sent a reply that nobody asked for")
-        future, _ = self._waiting.popleft()
+        future, _, _ = self._waiting.popleft()
+        self._answered_at = self._loop.time()
         if future.done():  # its caller was cancelled
             return
         if isinstance(reply, Exception):
@@ -162,13 +170,19 @@ class Link:
         self._late = self._loop.call_at(deadline, self._check_late)
 
     def _check_late(self) -> None:
-        self._late = None
-        if self._waiting:
-            deadline = min(deadline for _, deadline in self._waiting)
-            if deadline <= self._loop.time():
-                self._break(RedisTimeoutError("the server did not answer in time"))
-            else:
-                self._watch(deadline)
+        """Give up if a reply is overdue and none has come of late: who waits behind others waits for theirs, too."""
+        late, self._late = self._late, None
+        if late is None or not self._waiting:
+            return
+        now, answered = self._loop.time(), self._answered_at
+        deadline = min(max(deadline, answered + silence) for _, deadline, silence in self._waiting)
+        if deadline > now:
+            self._watch(deadline)
+        elif now > late.when() + UNREAD_SECONDS and self._spared_since != answered:
+            self._spared_since = answered
+            self._watch(now + UNREAD_SECONDS)
+        else:
+            self._break(RedisTimeoutError("the server did not answer in time"))
 
     def _break(self, error: Exception) -> None:
         if self._broken is not None:
@@ -179,7 +193,7 @@ class Link:
         for task in {self._reader, self._writer} - {asyncio.current_task(self._loop)}:
             task.cancel()
         while self._waiting:
-            future, _ = self._waiting.popleft()
+            future, _, _ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(error)
 

@@ -93,12 +93,14 @@ class Executor:
         """Run one job to its end, whatever that is. Never raises."""
         try:
             envelope = codec.decode_envelope(run.lease.envelope)
+        except codec.EnvelopeTooNew as error:
+            return self._unknown(run, error, too_new=True)
         except BadArguments as error:
             return Failed(_described(error), ttl_ms(self._queue.settings.failure_ttl))
         run.name = envelope.task[:NAME_LIMIT]
         task = self._queue.tasks.get(envelope.task)
         if task is None:
-            return self._unknown(run, envelope.task)
+            return self._unknown(run, UnknownTask(envelope.task, self.near(envelope.task)))
         plan = self._plan(task).for_call(envelope.headers)
         context = self._context(plan, run.lease, envelope.headers.extra)
         token = current_context.set(context)
@@ -151,12 +153,12 @@ class Executor:
             return await task.function(*args, **kwargs)
         return await self._threads.run(partial(task.function, *args, **kwargs))
 
-    def _unknown(self, run: Run, name: str) -> Outcome:
+    def _unknown(self, run: Run, error: AqueueError, *, too_new: bool = False) -> Outcome:
         """Hand the job back, for a worker that knows it; fail it once that has lasted too long."""
         settings = self._queue.settings
         if run.lease.unknown_for_ms < settings.unknown_task_window * 1000:
-            return Released(UNKNOWN_TASK_DELAY_SECONDS, unknown_task=True)
-        return Failed(_described(UnknownTask(name, self.near(name))), ttl_ms(settings.failure_ttl))
+            return Released(UNKNOWN_TASK_DELAY_SECONDS, unknown_task=True, too_new=too_new)
+        return Failed(_described(error), ttl_ms(settings.failure_ttl))
 
     def never_started(self, run: Run) -> Outcome:
         """Say what becomes of a job whose task was cancelled before its first step."""

@@ -51,6 +51,7 @@ class Journal:
         self._show_arguments = show_arguments
         self._started = time.monotonic()
         self._unknown: set[str] = set()
+        self._too_new: set[str] = set()
 
     def started(self, queue: str, run: Run) -> None:
         if not log.isEnabledFor(logging.INFO):
@@ -102,6 +103,12 @@ class Journal:
             f"did you mean {' or '.join(near)}?" if near else f"registered here: {', '.join(sorted(known)) or 'none'}"
         )
         log.warning("no task %s on queue %s, its jobs are handed back for now; %s", shown(name), queue, hint)
+
+    def too_new(self, queue: str) -> None:
+        """Warn once per queue."""
+        if queue not in self._too_new:
+            self._too_new.add(queue)
+            log.warning("a newer aqueue has enqueued jobs on queue %s, handed back for now; upgrade this worker", queue)
 
     def refused(self, queue: str, run: Run) -> None:
         self.tally["lease_lost"] += 1

@@ -240,7 +240,9 @@ class Worker:
         self._ended(lane, run, outcome, time.perf_counter() - begun)
 
     def _ended(self, lane: Lane, run: Run, outcome: Outcome, ran: float) -> None:
-        if isinstance(outcome, Released) and outcome.unknown_task:
+        if isinstance(outcome, Released) and outcome.too_new:
+            self.journal.too_new(lane.name)
+        elif isinstance(outcome, Released) and outcome.unknown_task:
             known = lane.executor.known()
             self.journal.unknown_task(lane.name, run.name, lane.executor.near(run.name), known)
         lane.settle(run, outcome)
