@@ -12,10 +12,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
 from aqueue.errors import ConfigurationError
+from aqueue.keyring import Encryption, Signing
 from aqueue.retry import Retry
 
 Duration: TypeAlias = float | timedelta | str
 Durable: TypeAlias = Literal["memory", "disk", "replica"]
+Serializer: TypeAlias = Literal["json", "pickle"]
 
 FOREVER: Final = -1.0
 MAX_SECONDS: Final = 100 * 365 * 86_400.0
@@ -100,6 +102,10 @@ class Settings:
     warn_bytes: int = 64 * 1024
     max_bytes: int = 1024 * 1024
     prefix: str = "aqueue"
+    seal: Signing | Encryption | None = None
+    """How payloads are protected; None leaves it to AQUEUE_SIGNING_KEYS or AQUEUE_ENCRYPTION_KEYS, if one is set."""
+    serializer: Serializer = "json"
+    """`pickle` takes nearly any value, and only where payloads are sealed: reading one runs what it says."""
     strict: bool = False
     """Refuse a server that evicts keys (UnsafeServer) instead of warning about it."""
 
@@ -114,6 +120,10 @@ class Settings:
                 raise ConfigurationError(f"{option.name} must be a whole number of at least 1, not {value!r}.")
         if not isinstance(self.retry, Retry):
             raise ConfigurationError(f"retry must be a Retry, not {self.retry!r}; write Retry(max_attempts=...).")
+        if self.seal is not None and not isinstance(self.seal, Signing | Encryption):
+            raise ConfigurationError("seal must be Signing(...) or Encryption(...).")  # what it is may be a key
+        if self.serializer not in ("json", "pickle"):
+            raise ConfigurationError(f"serializer must be 'json' or 'pickle', not {self.serializer!r}.")
         if self.lease < MIN_LEASE_SECONDS:
             raise ConfigurationError(f"lease must be at least {MIN_LEASE_SECONDS:g} s, not {self.lease:g} s.")
 

@@ -13,6 +13,7 @@ from aqueue.store import codec
 from aqueue.store.client import ttl_ms
 from aqueue.store.keys import unique_digest
 from aqueue.store.records import NewJob
+from aqueue.store.wire import Wire
 from aqueue.task import Call
 
 log = logging.getLogger("aqueue")
@@ -23,18 +24,19 @@ def outgoing(call: Call[Any]) -> Outgoing:
     return Outgoing(call.task.name, call.args, call.kwargs)
 
 
-def new_job(call: Call[Any], sent: Outgoing, settings: Settings) -> NewJob:
+def new_job(call: Call[Any], sent: Outgoing, settings: Settings, wire: Wire) -> NewJob:
     """Make the job that stands for a call, under a new id.
 
     Errors: NotSerializable, naming the argument or header.
     """
-    envelope = encoded(call, sent, settings)
+    envelope = encoded(call, sent, settings, wire)
     if len(envelope) > settings.warn_bytes:
         log.warning("the arguments of %s take %d bytes; pass a reference instead", sent.task, len(envelope))
     options = call.task.options_of_calls
+    job_id = new_job_id()
     return NewJob(
-        id=new_job_id(),
-        envelope=envelope,
+        id=job_id,
+        envelope=wire.seal_call(job_id, sent.task, envelope),
         delay_ms=round(options.delay * 1000) if options.delay else 0,
         at_ms=options.at_ms or 0,
         ttl_ms=round(options.ttl * 1000) if options.ttl else 0,
@@ -45,13 +47,13 @@ def new_job(call: Call[Any], sent: Outgoing, settings: Settings) -> NewJob:
     )
 
 
-def encoded(call: Call[Any], sent: Outgoing, settings: Settings) -> bytes:
-    """Write the envelope of a call. Errors: as `new_job`."""
-    envelope = codec.encode_call(sent.task, sent.args, sent.kwargs, _headers(call, sent))
+def encoded(call: Call[Any], sent: Outgoing, settings: Settings, wire: Wire) -> bytes:
+    """Write the envelope of a call, not yet sealed. Errors: as `new_job`."""
+    envelope = wire.encode_call(sent.task, sent.args, sent.kwargs, _headers(call, sent))
     if len(envelope) > settings.max_bytes:
         raise NotSerializable(
             f"The arguments of {sent.task} take {len(envelope)} bytes, more than the "
-            f"{settings.max_bytes} allowed ({codec.largest_argument(sent.args, sent.kwargs)}); "
+            f"{settings.max_bytes} allowed ({wire.largest_argument(sent.args, sent.kwargs)}); "
             "store the data elsewhere and pass where it is."
         )
     return envelope

@@ -24,7 +24,7 @@ DOCS = PACKAGE.parent / "docs"
 LUA = PACKAGE / "store" / "lua"
 
 LAYERS = (
-    {"errors", "retry", "settings", "options", "job", "job_ids", "embedded"},
+    {"errors", "keyring", "retry", "settings", "options", "job", "job_ids", "embedded"},
     {"store"},
     {"context", "middleware", "task", "submission", "queue"},
     {"worker"},

@@ -37,6 +37,7 @@ from aqueue.store.records import (
     WorkerStats,
 )
 from aqueue.store.scripts import Arg, load
+from aqueue.store.wire import Wire
 
 Rerun: TypeAlias = Literal["queued", "unfinished", "gone", "missing"]
 Deletion: TypeAlias = Literal["deleted", "running", "missing"]
@@ -56,9 +57,10 @@ def ttl_ms(seconds: float) -> int:
 class Client:
     """The store of one queue."""
 
-    def __init__(self, server: Server, queue: QueueName, settings: Settings) -> None:
+    def __init__(self, server: Server, queue: QueueName, settings: Settings, wire: Wire | None = None) -> None:
         self.keys = Keys(settings.prefix, queue)
         self.settings = settings
+        self.wire = wire or Wire(queue)
         self._server = server
         self._registered = False
         self._coalescers: WeakKeyDictionary[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
@@ -185,7 +187,7 @@ class Client:
         Source: lua/settle_and_claim.lua; settling and claiming in one call after BullMQ, in batches after River.
         """
         reply = await self._run("settle_and_claim", *self._turn_arguments(worker, turn, free), items=[
-            field for settle in settles for field in layout.settle_fields(settle)
+            field for settle in settles for field in layout.settle_fields(settle, self.wire.encode_error)
         ])  # fmt: skip
         return layout.turn(reply, LeaseToken(f"{worker}/{turn}"))
 

@@ -1,0 +1,186 @@
+"""Sealed payloads: how they look in Redis, and who can open them. Knows bytes, and nothing of what they mean.
+
+    <signed|encrypted> <json|pickle> <key id> <task>\\n<seal><body>
+
+No JSON begins like that, so sealed and unsealed are told apart by their first word. What is not sealed but bound is
+the context: purpose, queue, job id and the line above. A payload that was moved to another job, task or queue, or a
+result that was put where arguments belong, has another context, and its seal does not fit.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias
+
+import msgspec
+
+from aqueue.errors import ConfigurationError, PayloadRefused
+from aqueue.job import JobId, QueueName
+from aqueue.keyring import KEY_BYTES, UNSEALED, AnySeal, Encryption, Signing
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+Purpose: TypeAlias = Literal["call", "result", "error"]
+
+JSON: Final = "json"
+PICKLE: Final = "pickle"
+
+SIGNATURE_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+"""What GCM is made for. Each job has a key of its own, so random ones do not repeat."""
+
+_MARKS: Final = tuple(f"{kind.word} ".encode() for kind in (Signing, Encryption))
+_SAID: Final = {"call": "arguments", "result": "result", "error": "error"}
+_context: Final = msgspec.json.Encoder().encode
+
+
+class Outside(NamedTuple):
+    """What can be read of a payload without a key, and is not to be trusted."""
+
+    word: str
+    """`signed` or `encrypted`; empty for what is not sealed."""
+    form: str
+    key_id: str
+    task: str
+    sealed: bytes
+    """Seal and body."""
+
+    @property
+    def body(self) -> bytes | None:
+        """The body, where it lies open."""
+        if self.word == Signing.word:
+            return self.sealed[SIGNATURE_BYTES:]
+        return None if self.word else self.sealed
+
+
+def is_sealed(data: bytes) -> bool:
+    return data.startswith(_MARKS)
+
+
+def outside(data: bytes) -> Outside:
+    """Read the first line of a payload."""
+    if not is_sealed(data):
+        return Outside("", JSON, "", "", data)
+    line, _, sealed = data.partition(b"\n")
+    word, form, key_id, task, *_ = [*line.decode("utf-8", "replace").split(" "), "", "", ""]
+    return Outside(word, form, key_id, task, sealed)
+
+
+class Safe:
+    """Seals what is written for one queue, and opens what is read there."""
+
+    def __init__(self, queue: QueueName, seal: AnySeal) -> None:
+        self._queue = queue
+        self._seal = seal
+        self._algorithm: _Algorithm = _Signature() if isinstance(seal, Signing) else _Cipher()
+
+    def close(self, purpose: Purpose, job_id: JobId, body: bytes, *, form: str = JSON, task: str = "") -> bytes:
+        """Seal with the first key; where that is `none`, leave the body as it is."""
+        seal = self._seal
+        if seal.seals == UNSEALED:
+            return body
+        context = _context([seal.word, purpose, form, seal.seals, self._queue, task, job_id])
+        line = f"{seal.word} {form} {seal.seals} {task}\n".encode()
+        return line + self._algorithm.close(seal.keys[seal.seals], context, body)
+
+    def open(self, purpose: Purpose, job_id: JobId, data: bytes) -> Outside:
+        """Give the body, known to come from somebody with a key, with what its line says of it.
+
+        Errors: PayloadRefused for all else.
+        """
+        found = outside(data)
+        if not found.word and self._seal.takes_unsealed:
+            return found
+        problem = self._distrust(found)
+        if problem:
+            raise refused(job_id, purpose, problem)
+        context = _context([found.word, purpose, found.form, found.key_id, self._queue, found.task, job_id])
+        body = self._algorithm.open(self._seal.keys[found.key_id], context, found.sealed)
+        if body is None:
+            raise refused(
+                job_id, purpose, "are not what was sealed for it: changed, or moved from another job, task or queue, "
+                "or sealed with another key of the same id; find out who else writes to the server"
+            )  # fmt: skip
+        return found._replace(sealed=body)
+
+    def _distrust(self, found: Outside) -> str:
+        seal = self._seal
+        if not found.word:
+            return (
+                f"are not {seal.word}, and queue {self._queue} takes only what is; give its sender the key, or take "
+                f"unsealed jobs for a while with `none` at the end of {seal.variable}"
+            )
+        if found.word != seal.word:
+            return f"are {found.word}, and queue {self._queue} has keys for what is {seal.word}; use one of both"
+        if found.key_id not in seal.keys or found.key_id == UNSEALED:
+            known = ", ".join(seal.keys)
+            return f"are {seal.word} with a key {found.key_id[:32]!r} that is not here ({known}); add it"
+        return ""
+
+
+def refused(job_id: JobId, purpose: Purpose, problem: str) -> PayloadRefused:
+    """Say why a payload is not taken; `problem` goes on after "The arguments of job X"."""
+    if purpose != "call":
+        problem = problem.replace("are ", "is ", 1)
+    return PayloadRefused(job_id, f"The {_SAID[purpose]} of job {job_id} {problem}.")
+
+
+def no_keys(job_id: JobId, purpose: Purpose, data: bytes) -> PayloadRefused:
+    """Say that a sealed payload came to somebody without any key."""
+    word = outside(data).word
+    variable = next(kind.variable for kind in (Signing, Encryption) if kind.word == word)
+    return refused(job_id, purpose, f"are {word}, and this process has no keys; set {variable} or Settings(seal=...)")
+
+
+class _Algorithm(Protocol):
+    """What a seal is made of."""
+
+    def close(self, key: bytes, context: bytes, body: bytes) -> bytes: ...
+    def open(self, key: bytes, context: bytes, sealed: bytes) -> bytes | None: ...
+
+
+class _Signature:
+    """HMAC-SHA-256 over context and body; the context is one JSON array, so nothing can slip from one to the other."""
+
+    def close(self, key: bytes, context: bytes, body: bytes) -> bytes:
+        return hmac.digest(key, context + body, "sha256") + body
+
+    def open(self, key: bytes, context: bytes, sealed: bytes) -> bytes | None:
+        signature, body = sealed[:SIGNATURE_BYTES], sealed[SIGNATURE_BYTES:]
+        return body if hmac.compare_digest(signature, hmac.digest(key, context + body, "sha256")) else None
+
+
+class _Cipher:
+    """AES-256-GCM under a key that HKDF derives for each context, which is authenticated data as well.
+
+    One key for all would be worn out by 2^32 random nonces, which is half a day of a busy queue.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from cryptography.exceptions import InvalidTag  # noqa: PLC0415  # an extra
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415
+            from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
+            from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand  # noqa: PLC0415
+        except ImportError:
+            raise ConfigurationError(
+                'Encryption needs a library that is not here; install it with pip install "aqueue-redis[encryption]".'
+            ) from None
+        self._wrong = InvalidTag
+
+        def make(key: bytes, context: bytes) -> AESGCM:
+            return AESGCM(HKDFExpand(SHA256(), KEY_BYTES, context).derive(key))
+
+        self._make = make
+
+    def close(self, key: bytes, context: bytes, body: bytes) -> bytes:
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._make(key, context).encrypt(nonce, body, context)
+
+    def open(self, key: bytes, context: bytes, sealed: bytes) -> bytes | None:
+        try:
+            return self._make(key, context).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context)
+        except (self._wrong, ValueError):  # ValueError: cut so short that there is no nonce
+            return None
