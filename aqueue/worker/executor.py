@@ -96,8 +96,11 @@ class Executor:
         """Run one job to its end, whatever that is. Never raises."""
         try:
             call = self._wire.open_call(run.lease.id, run.lease.envelope)
-        except (BadArguments, PayloadRefused) as error:
+        except BadArguments as error:
             return Failed(_described(error), ttl_ms(self._queue.settings.failure_ttl))
+        except PayloadRefused as error:  # its message says it all, where a traceback would only show our own lines
+            refusal = JobError(type=type(error).__name__, message=str(error))
+            return Failed(refusal, ttl_ms(self._queue.settings.failure_ttl))
         run.name = call.task
         task = self._queue.tasks.get(call.task)
         if task is None:
