@@ -108,6 +108,7 @@ def test_the_environment_names_a_ring(monkeypatch: pytest.MonkeyPatch, variable:
     assert seal_of_environment() is None
     monkeypatch.setenv(variable, RING)
     ring = seal_of_environment()
+    assert ring is not None
     assert type(ring) is kind
     assert dict(ring.keys) == BYTES
     assert "new" in Queue().wire.description
