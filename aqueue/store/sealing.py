@@ -33,7 +33,7 @@ NONCE_BYTES: Final = 12
 
 _MARKS: Final = tuple(f"{kind.word} ".encode() for kind in (Signing, Encryption))
 _SAID: Final = {"call": "arguments", "result": "result", "error": "error"}
-_context: Final = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Outside(NamedTuple):
@@ -44,6 +44,7 @@ class Outside(NamedTuple):
     form: str
     key_id: str
     task: str
+    line: bytes
     sealed: bytes
     """Seal and body."""
 
@@ -62,10 +63,10 @@ def is_sealed(data: bytes) -> bool:
 def outside(data: bytes) -> Outside:
     """Read the first line of a payload."""
     if not is_sealed(data):
-        return Outside("", JSON, "", "", data)
+        return Outside("", JSON, "", "", b"", data)
     line, _, sealed = data.partition(b"\n")
     word, form, key_id, task, *_ = [*line.decode("utf-8", "replace").split(" "), "", "", ""]
-    return Outside(word, form, key_id, task, sealed)
+    return Outside(word, form, key_id, task, line, sealed)
 
 
 class Safe:
@@ -81,29 +82,33 @@ class Safe:
         seal = self._seal
         if seal.seals == UNSEALED:
             return body
-        context = _context([seal.word, purpose, form, seal.seals, self._queue, task, job_id])
-        line = f"{seal.word} {form} {seal.seals} {task}\n".encode()
-        return line + self._algorithm.close(seal.keys[seal.seals], context, body)
+        line = f"{seal.word} {form} {seal.seals} {task}".encode()
+        sealed = self._algorithm.close(seal.keys[seal.seals], self._context(purpose, job_id, line), body)
+        return line + b"\n" + sealed
 
-    def open(self, purpose: Purpose, job_id: JobId, data: bytes) -> Outside:
-        """Give the body, known to come from somebody with a key, with what its line says of it.
+    def open(self, purpose: Purpose, job_id: JobId, data: bytes) -> tuple[str, bytes]:
+        """Give form and body, known to come from somebody with a key.
 
         Errors: PayloadRefused for all else.
         """
         found = outside(data)
         if not found.word and self._seal.takes_unsealed:
-            return found
+            return JSON, data
         problem = self._distrust(found)
         if problem:
             raise refused(job_id, purpose, problem)
-        context = _context([found.word, purpose, found.form, found.key_id, self._queue, found.task, job_id])
+        context = self._context(purpose, job_id, found.line)
         body = self._algorithm.open(self._seal.keys[found.key_id], context, found.sealed)
         if body is None:
             raise refused(
                 job_id, purpose, "are not what was sealed for it: changed, or moved from another job, task or queue, "
                 "or sealed with another key of the same id; find out who else writes to the server"
             )  # fmt: skip
-        return found._replace(sealed=body)
+        return found.form, body
+
+    def _context(self, purpose: Purpose, job_id: JobId, line: bytes) -> bytes:
+        """Write what a body is bound to. Array and line end where they end: nothing can slip from one to the next."""
+        return _encode([purpose, self._queue, job_id]) + line + b"\n"
 
     def _distrust(self, found: Outside) -> str:
         seal = self._seal
@@ -142,7 +147,7 @@ class _Algorithm(Protocol):
 
 
 class _Signature:
-    """HMAC-SHA-256 over context and body; the context is one JSON array, so nothing can slip from one to the other."""
+    """HMAC-SHA-256 over context and body."""
 
     def close(self, key: bytes, context: bytes, body: bytes) -> bytes:
         return hmac.digest(key, context + body, "sha256") + body

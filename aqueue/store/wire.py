@@ -105,11 +105,11 @@ class SealedWire(Wire):
         return self._safe.close("call", job_id, encoded, form=self._form, task=task)
 
     def open_call(self, job_id: JobId, data: bytes) -> StoredCall:
-        opened = self._safe.open("call", job_id, data)
-        if opened.form == JSON:
-            return codec.decode_envelope(opened.sealed)
-        self._check_form(job_id, "call", opened.form)
-        return pickling.decode_call(opened.sealed)
+        form, body = self._safe.open("call", job_id, data)
+        if form == JSON:
+            return codec.decode_envelope(body)
+        self._check_form(job_id, "call", form)
+        return pickling.decode_call(body)
 
     def _check_form(self, job_id: JobId, purpose: Purpose, form: str) -> None:
         if form != PICKLE or self._form != PICKLE:
@@ -123,12 +123,12 @@ class SealedWire(Wire):
         return self._safe.close("result", job_id, encode(value, limit), form=self._form)
 
     def decode_result(self, job_id: JobId, data: bytes, decode: Callable[[bytes], R]) -> R:
-        opened = self._safe.open("result", job_id, data)
-        if opened.form == JSON:
-            return decode(opened.sealed)
-        self._check_form(job_id, "result", opened.form)
+        form, body = self._safe.open("result", job_id, data)
+        if form == JSON:
+            return decode(body)
+        self._check_form(job_id, "result", form)
         try:
-            result: R = pickling.decode_result(opened.sealed)
+            result: R = pickling.decode_result(body)
         except ValueError as error:
             raise errors.JobError(
                 job_id, f"The result of job {job_id} {error}; install here what the worker has."
@@ -144,15 +144,15 @@ class SealedWire(Wire):
         if data is None or not is_sealed(data):
             return codec.decode_error(data)
         try:
-            return codec.decode_error(self._safe.open("error", job_id, data).sealed)
+            return codec.decode_error(self._safe.open("error", job_id, data)[1])
         except PayloadRefused as error:
             return _unread(error)
 
     def look(self, job_id: JobId, data: bytes) -> Look:
         shown = _look(data)
         try:
-            opened = self._safe.open("call", job_id, data)
-            return _arguments(shown, opened.sealed) if opened.form == JSON else shown
+            form, body = self._safe.open("call", job_id, data)
+            return _arguments(shown, body) if form == JSON else shown
         except PayloadRefused:
             return shown._replace(args=None, kwargs=None)
 

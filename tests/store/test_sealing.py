@@ -44,7 +44,7 @@ def sealed_call(kind: type[Any], *names: str, pickled: bool = False) -> bytes:
 
 def test_a_signed_payload_of_today_is_read_for_ever() -> None:
     """Jobs wait for weeks, and the next version of aqueue has to take them."""
-    signature = bytes.fromhex("e2527a30bd39190d92a7e8c316b0d44c7e555e5bb670bb94decb86404bc9818c")
+    signature = bytes.fromhex("9345c53f4e8f91a4c1d03c6a80e5e907e000b2c8af4ceed29b346fb966616285")
     golden = b"signed json k1 send\n" + signature + CALL
     assert sealed_call(Signing) == golden
     call = wire(Signing, "k1").open_call(ID, golden)
@@ -53,7 +53,7 @@ def test_a_signed_payload_of_today_is_read_for_ever() -> None:
 
 def test_an_encrypted_payload_of_today_is_read_for_ever() -> None:
     """As above; each sealing differs, so this one was made earlier."""
-    made = "f7fce4f0f5bf0242aa451aaf0154171f0ec7ff06a01317372c267c48df9a5ac82f7673e9a730a2196e97f172347dfad3"
+    made = "7ede8127367c5912ccb209a306c6f35fbf0197119e8acc9c0c4022db1cfa139c6e97bce7a9ed4692a27ef39e576d89d2"
     golden = b"encrypted json k1 send\n" + bytes.fromhex(made)
     assert wire(Encryption, "k1").open_call(ID, golden).task == "send"
     again = sealed_call(Encryption)
@@ -68,7 +68,7 @@ def test_an_encrypted_payload_of_today_is_read_for_ever() -> None:
 def test_a_payload_fits_nowhere_else(kind: type[Any], field: str) -> None:
     """Otherwise a signed call of today is a signed call of anything, for ever."""
     data = safe(kind).close("call", ID, CALL, task="send")
-    assert safe(kind).open("call", ID, data).sealed == CALL
+    assert safe(kind).open("call", ID, data) == ("json", CALL)
     purpose: Purpose = "result" if field == "purpose" else "call"
     where = NEIGHBOUR if field == "job" else ID
     words = {"task": (b" send\n", b" drop\n"), "form": (b" json ", b" pickle "), "key": (b" k1 ", b" k2 ")}
@@ -84,13 +84,15 @@ def test_no_other_bytes_are_taken(kind: type[Any], data: st.DataObject) -> None:
     """One bit anywhere, a piece less or a piece more: the header too, which is read before the seal is checked."""
     good = safe(kind).close("call", ID, CALL, task="send")
     place = data.draw(st.integers(0, len(good) - 1))
-    match data.draw(st.sampled_from(["flip", "cut", "insert", "garbage"])):
+    match data.draw(st.sampled_from(["flip", "cut", "insert", "word", "garbage"])):
         case "flip":
             bad = good[:place] + bytes([good[place] ^ (1 << data.draw(st.integers(0, 7)))]) + good[place + 1 :]
         case "cut":
             bad = good[:place]
         case "insert":
             bad = good[:place] + data.draw(st.binary(min_size=1, max_size=40)) + good[place:]
+        case "word":
+            bad = good.replace(b"\n", data.draw(st.sampled_from([b" \n", b" x\n", b"\r\n", b"\n\n", b""])), 1)
         case _:
             bad = data.draw(st.sampled_from([b"", b"signed ", b"encrypted ", b"signed json k1 send\n"]))
             bad += data.draw(st.binary(max_size=80))
