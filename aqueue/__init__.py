@@ -40,11 +40,13 @@ from aqueue.errors import (
 )
 from aqueue.job import Cancellation, Job, JobInfo, JobState
 from aqueue.keyring import Encryption, Signing
+from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
 from aqueue.queue import Queue, enqueue
 from aqueue.retry import Retry
 from aqueue.settings import Settings
 from aqueue.task import Task
+from aqueue.unique import Debounce, Throttle, Unique
 from aqueue.worker.worker import Worker
 
 __version__ = "0.1.0"
@@ -53,8 +55,10 @@ __all__ = [
     "AqueueError",
     "BadArguments",
     "Cancellation",
+    "Concurrency",
     "ConfigurationError",
     "Context",
+    "Debounce",
     "Depends",
     "Discard",
     "DurabilityError",
@@ -72,6 +76,7 @@ __all__ = [
     "NotSerializable",
     "PayloadRefused",
     "Queue",
+    "Rate",
     "ResultTimeout",
     "Retry",
     "RetryLater",
@@ -82,8 +87,11 @@ __all__ = [
     "StoreUnavailable",
     "Task",
     "TaskError",
+    "Throttle",
+    "Unique",
     "UnknownTask",
     "UnsafeServer",
+    "Window",
     "Worker",
     "current_job",
     "enqueue",

@@ -6,14 +6,19 @@ the wider: call, then task, then queue. Nothing here knows Redis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
 from aqueue.errors import ConfigurationError
+from aqueue.limits import Limit, checked_limits
 from aqueue.retry import Retry
 from aqueue.settings import Durable, Duration, instant_ms, seconds
+from aqueue.unique import Uniqueness, checked_unique
+
+HIGHEST_PRIORITY: Final = 9
+USUAL_PRIORITY: Final = 5
 
 
 class TaskOptions(TypedDict, total=False):
@@ -28,6 +33,9 @@ class TaskOptions(TypedDict, total=False):
     result_ttl: Duration | None
     failure_ttl: Duration | None
     durable: Durable | None
+    priority: int | None
+    unique: Uniqueness | None
+    limit: Limit | Sequence[Limit] | None
 
 
 class CallOptions(TaskOptions, total=False):
@@ -39,6 +47,7 @@ class CallOptions(TaskOptions, total=False):
     delay: Duration | None
     at: datetime | None
     key: str | None
+    front: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +66,10 @@ class Options:
     result_ttl: float | None = None
     failure_ttl: float | None = None
     durable: Durable | None = None
+    priority: int | None = None
+    unique: Uniqueness | None = None
+    limit: tuple[Limit, ...] | None = None
+    front: bool | None = None
 
 
 _OF_ONE_CALL: Final = CallOptions.__annotations__.keys() - TaskOptions.__annotations__
@@ -117,6 +130,21 @@ def _durable(value: object, name: str) -> object:
     return value
 
 
+def _priority(value: object, name: str) -> object:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= HIGHEST_PRIORITY:
+        raise ConfigurationError(
+            f"{name} must be a whole number from 0 (last) to {HIGHEST_PRIORITY} (first), not {value!r}; "
+            f"jobs without one have {USUAL_PRIORITY}."
+        )
+    return value
+
+
+def _front(value: object, name: str) -> object:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, not {value!r}.")
+    return value
+
+
 def _retry(value: Retry | int, name: str) -> Retry:  # noqa: ARG001  # Retry names what is wrong with it
     return value if isinstance(value, Retry) else Retry(max_attempts=value)
 
@@ -131,4 +159,8 @@ _CHECKS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "result_ttl": _lifetime,
     "failure_ttl": _lifetime,
     "durable": _durable,
+    "priority": _priority,
+    "unique": checked_unique,
+    "limit": checked_limits,
+    "front": _front,
 }

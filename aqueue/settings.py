@@ -9,11 +9,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from aqueue.errors import ConfigurationError
 from aqueue.keyring import Encryption, Signing
 from aqueue.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aqueue.limits import Limit
 
 Duration: TypeAlias = float | timedelta | str
 Durable: TypeAlias = Literal["memory", "disk", "replica"]
@@ -106,18 +111,26 @@ class Settings:
     """How payloads are protected; None leaves it to AQUEUE_SIGNING_KEYS or AQUEUE_ENCRYPTION_KEYS, if one is set."""
     serializer: Serializer = "json"
     """`pickle` takes nearly any value, and only where payloads are sealed: reading one runs what it says."""
+    limit: Limit | Sequence[Limit] | None = None
+    """For all jobs of the queue together."""
+    priority_aging: float = 0.0
+    """A waiting job gains a level of priority each time so many seconds have passed; 0 is strict order."""
     strict: bool = False
     """Refuse a server that evicts keys (UnsafeServer) instead of warning about it."""
 
     def __post_init__(self) -> None:
         forever = {"result_ttl", "failure_ttl"}
-        durations = {"timeout", "lease", "unknown_task_window", "blocked_loop_cap", *forever}
+        durations = {"timeout", "lease", "unknown_task_window", "blocked_loop_cap", "priority_aging", *forever}
         for name in durations:
             object.__setattr__(self, name, seconds(getattr(self, name), name, forever=name in forever))
         for option in fields(self):
             value = getattr(self, option.name)
             if option.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigurationError(f"{option.name} must be a whole number of at least 1, not {value!r}.")
+        if self.limit is not None:
+            from aqueue.limits import checked_limits  # noqa: PLC0415  # which needs the durations of this module
+
+            object.__setattr__(self, "limit", checked_limits(self.limit, "limit"))
         if not isinstance(self.retry, Retry):
             raise ConfigurationError(f"retry must be a Retry, not {self.retry!r}; write Retry(max_attempts=...).")
         if self.seal is not None and not isinstance(self.seal, Signing | Encryption):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
-from aqueue.errors import NotSerializable
-from aqueue.job_ids import new_job_id
+from aqueue.errors import ConfigurationError, NotSerializable
+from aqueue.identity import delay_of, gate_words, unique_claim
 from aqueue.middleware import Outgoing
+from aqueue.options import HIGHEST_PRIORITY, USUAL_PRIORITY, Options
 from aqueue.settings import Settings
 from aqueue.store import codec
 from aqueue.store.client import ttl_ms
-from aqueue.store.keys import unique_digest
 from aqueue.store.records import NewJob
 from aqueue.store.wire import Wire
 from aqueue.task import Call
+
+RANK_WIDTH: Final = 2**43
+"""Milliseconds, more than any instant until the year 2248: a higher priority always comes first."""
 
 log = logging.getLogger("aqueue")
 
@@ -33,18 +36,33 @@ def new_job(call: Call[Any], sent: Outgoing, settings: Settings, wire: Wire) -> 
     if len(envelope) > settings.warn_bytes:
         log.warning("the arguments of %s take %d bytes; pass a reference instead", sent.task, len(envelope))
     options = call.task.options_of_calls
-    job_id = new_job_id()
+    limits = gate_words(call, sent, settings) if options.limit or settings.limit else ""
+    claim = unique_claim(call, sent) if options.key or options.unique else None
+    if options.front and (options.delay or options.at_ms):
+        raise ConfigurationError("front is for jobs that are to run at once; leave out the delay, or give a priority.")
+    job_id = wire.new_id(claim)
     return NewJob(
         id=job_id,
-        envelope=wire.seal_call(job_id, sent.task, envelope),
-        delay_ms=round(options.delay * 1000) if options.delay else 0,
+        envelope=wire.seal_call(job_id, sent.task, envelope, claim),
+        delay_ms=round(delay * 1000) if (delay := delay_of(options)) else 0,
         at_ms=options.at_ms or 0,
         ttl_ms=round(options.ttl * 1000) if options.ttl else 0,
-        digest="" if options.key is None else unique_digest(sent.task, options.key),
+        rank=_rank(options, settings),
+        front=bool(options.front),
+        unique=claim,
+        limits=limits,
         result_ttl_ms=None if options.result_ttl is None else ttl_ms(options.result_ttl),
         failure_ttl_ms=None if options.failure_ttl is None else ttl_ms(options.failure_ttl),
         durable=options.durable or "memory",
     )
+
+
+def _rank(options: Options, settings: Settings) -> int | None:
+    """Say where a job stands among the queued ones, see lua/include/queueing.lua; None is the usual place."""
+    priority = USUAL_PRIORITY if options.priority is None else options.priority
+    if settings.priority_aging:
+        return round((HIGHEST_PRIORITY - priority) * settings.priority_aging * 1000)
+    return None if priority == USUAL_PRIORITY else (HIGHEST_PRIORITY - priority) * RANK_WIDTH
 
 
 def encoded(call: Call[Any], sent: Outgoing, settings: Settings, wire: Wire) -> bytes:

@@ -93,6 +93,7 @@ class Task(Generic[P, R]):
         fix("is_async", inspect.iscoroutinefunction(self.function))
         fix("__doc__", self.function.__doc__)
         fix("options_of_calls", merged(self.overrides, self.defaults))
+        check_names(self)
 
     def __repr__(self) -> str:
         return f"<Task {self.name} of queue {self.queue.name}>"
@@ -136,7 +137,20 @@ class Task(Generic[P, R]):
         for name, value in (("overrides", overrides), ("queue", queue or self.queue)):
             object.__setattr__(twin, name, value)
         object.__setattr__(twin, "options_of_calls", merged(overrides, self.defaults))
+        check_names(twin)
         return twin
+
+
+def check_names(task: Task[..., Any]) -> None:
+    """Refuse what a task's options name and is none of its arguments. Errors: ConfigurationError."""
+    options, parameters = task.options_of_calls, task.signature.parameters
+    names = [*(options.unique.by if options.unique else ()), *(one.key for one in options.limit or () if one.key)]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in names:
+        if name not in parameters:
+            known = ", ".join(parameters) or "none"
+            raise ConfigurationError(f"{name!r} is no argument of {task.name}; its arguments are: {known}.")
 
 
 class TaskDecorator:

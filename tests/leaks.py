@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import redis
 
-BOUNDED = ("queues", "stats", "paused", "queued", "scheduled", "suspects", "failed")
+BOUNDED = (
+    "queues", "stats", "paused", "queued", "ranked", "scheduled", "suspects", "failed", "held_back", "timers",
+)  # fmt: skip
 UNFINISHED = {"scheduled", "queued", "running"}
 
 
@@ -29,5 +31,9 @@ def leaks(client: redis.Redis, prefix: str = "aqueue") -> list[str]:
             continue
         if kind in ("worker", "held", "inbox") and client.zscore(f"{base}}}:workers", rest) is not None:
             continue
+        if kind in ("waiting", "permits"):
+            members = client.zrange(key, 0, -1) if kind == "waiting" else client.smembers(key)
+            if all(client.hget(f"{base}}}:job:{member}", "state") in UNFINISHED for member in map(str, members)):
+                continue
         found.append(f"{key} ({client.type(key)!r})")
     return found

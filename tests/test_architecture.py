@@ -24,9 +24,9 @@ DOCS = PACKAGE.parent / "docs"
 LUA = PACKAGE / "store" / "lua"
 
 LAYERS = (
-    {"errors", "keyring", "retry", "settings", "options", "job", "job_ids", "embedded"},
+    {"errors", "keyring", "retry", "settings", "limits", "unique", "options", "job", "job_ids", "embedded"},
     {"store"},
-    {"context", "middleware", "task", "submission", "queue"},
+    {"context", "middleware", "task", "identity", "submission", "queue"},
     {"worker"},
     {"ops"},
 )
@@ -158,7 +158,8 @@ def key_kinds() -> set[str]:
     spelled = [
         keys.job(JobId("x")), keys.payload(JobId("x")), keys.unique("x"), keys.worker(WorkerId("x")),
         keys.inbox(WorkerId("x")), keys.held(WorkerId("x")), keys.channel("x"), keys.queued, keys.suspects,
-        keys.scheduled, keys.workers, keys.failed, keys.pruned, keys.paused, keys.stats,
+        keys.scheduled, keys.workers, keys.failed, keys.pruned, keys.paused, keys.stats, keys.ranked, keys.held_back,
+        keys.timers, keys.waiting("x"), keys.permits("x"), keys.pace("x"),
     ]  # fmt: skip
     members = {name for name in vars(Keys) if not name.startswith("_")} - {"registry"}
     assert len(spelled) == len(members), f"this test is to know all of {sorted(members)}"
@@ -251,7 +252,9 @@ def test_lua_builds_only_keys_that_keys_spells() -> None:
     """Scripts build the keys of records whose ids they learn; those must be the same keys."""
     text = "\n".join(code(path) for path in EVERY_LUA_FILE)
     built = set(re.findall(r"prefix \.\. '(\w+):'", text))
-    assert {"job", "payload", "held", "inbox", "worker", "unique", "channel"} == built
+    assert {
+        "job", "payload", "held", "inbox", "worker", "unique", "channel", "waiting", "permits", "pace",
+    } == built  # fmt: skip
     assert built <= key_kinds()
 
 
@@ -307,7 +310,6 @@ def test_the_data_model_names_every_field_of_a_job() -> None:
     assert section is not None
     named = set(re.findall(r"`(\w+)`", section[1]))
     lua = "\n".join(code(path) for path in EVERY_LUA_FILE)
-    written = set(
-        re.findall(r"'((?:\w+_ms)|state|attempt|crashes|token|unique|cancel|waiters|rerun|result|error|task)'", lua)
-    )
+    fields = "state|attempt|crashes|token|unique|scope|rank|limits|called|stands|cancel|waiters|rerun|result|error|task"
+    written = set(re.findall(rf"'((?:\w+_ms)|{fields})'", lua))
     assert named == written

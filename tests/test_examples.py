@@ -124,6 +124,22 @@ def test_the_retries_end_as_told_and_again_the_same_in_a_second_run(tmp_path: Pa
         assert done.stderr.count("ConnectionError: the other side hung up - retry") == 2
 
 
+def test_order_uniqueness_and_limits_are_as_told(tmp_path: Path) -> None:
+    """A second run must not meet what the first has left."""
+    for _ in range(2):
+        assert run(tmp_path, example("order")).stdout.splitlines() == [
+            "1 bill for 3 calls",
+            "1 alarm for 5 calls",
+            "first",
+            "in the middle",
+            "one bill",
+            "last",
+            "at most 2 exports at once on ten free slots",
+            "indexed readme in version 3",
+            "6 calls in 0.2 s",
+        ]
+
+
 def test_a_worker_told_to_stop_leaves_its_unfinished_job_to_the_next(tmp_path: Path) -> None:
     """A deploy must cost neither a job nor an attempt."""
     done = run(tmp_path, example("graceful"))

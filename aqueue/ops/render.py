@@ -107,7 +107,7 @@ def show_stats(out: Console, stats: Stats) -> None:
 def _queue_cells(row: QueueRow) -> list[Text]:
     return [
         Text(row.queue, style="bold"),
-        Text(str(row.queued)),
+        Text(f"{row.queued} ({row.held_back} held back)" if row.held_back else str(row.queued)),
         Text(str(row.scheduled)),
         Text(str(row.running)),
         Text(str(row.failed), style="red" if row.failed else ""),

@@ -16,10 +16,11 @@ from aqueue.job import JobInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueRow:
-    """One queue; `workers` counts the live ones."""
+    """One queue; `workers` counts the live ones, `held_back` those of the queued that wait for a limit."""
 
     queue: str
     queued: int
+    held_back: int
     scheduled: int
     running: int
     failed: int

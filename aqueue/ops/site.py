@@ -242,6 +242,7 @@ def _queue_row(stats: QueueStats) -> QueueRow:
     return QueueRow(
         queue=stats.name,
         queued=stats.queued,
+        held_back=stats.held_back,
         scheduled=stats.scheduled,
         running=stats.running,
         failed=stats.failed,

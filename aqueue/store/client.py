@@ -104,11 +104,15 @@ class Client:
             raise ConfigurationError(f"{len(jobs)} jobs are too many for one call; send at most {BATCH} at once.")
         if not self._registered:
             await self.register()
+        return layout.ids(await self._run("enqueue", *self.enqueue_arguments(jobs)))
+
+    def enqueue_arguments(self, jobs: Sequence[NewJob]) -> tuple[list[str], list[Arg], list[str], list[Arg]]:
+        """Give keys and arguments of the script that stores jobs, for those who send it in company, too."""
         keys, each, items = self.keys, list[str](), list[Arg]()
         for job in jobs:
             each.append(keys.job(job.id))
             items += job.id, job.envelope, layout.wishes(job)
-        return layout.ids(await self._run("enqueue", [keys.queued, keys.scheduled], [keys.base], each, items))
+        return [keys.queued, keys.ranked, keys.scheduled], [keys.base], each, items
 
     async def enqueue_one(self, job: NewJob) -> JobId:
         """Store one job together with those that this turn of the event loop brings; else as `enqueue`."""
@@ -129,7 +133,15 @@ class Client:
         keys = self.keys
         reply = await self._run(
             "cancel",
-            [keys.scheduled, keys.job(job_id), keys.payload(job_id), keys.stats],
+            [
+                keys.queued,
+                keys.scheduled,
+                keys.ranked,
+                keys.held_back,
+                keys.job(job_id),
+                keys.payload(job_id),
+                keys.stats,
+            ],
             [keys.base, job_id, ttl_ms(self.settings.result_ttl)],
         )
         return None if reply == b"missing" else Cancellation(reply.decode())
@@ -145,7 +157,7 @@ class Client:
         keys = self.keys
         reply = await self._run(
             "rerun",
-            [keys.queued, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats],
+            [keys.queued, keys.ranked, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats],
             [job_id, call or uuid.uuid4().hex],
         )
         return cast("Rerun", reply.decode())
@@ -154,7 +166,17 @@ class Client:
         """Remove a job that is not running, with all that is stored of it."""
         keys = self.keys
         reply = await self._run(
-            "delete", [keys.scheduled, keys.failed, keys.job(job_id), keys.payload(job_id)], [keys.base, job_id]
+            "delete",
+            [
+                keys.queued,
+                keys.scheduled,
+                keys.ranked,
+                keys.held_back,
+                keys.failed,
+                keys.job(job_id),
+                keys.payload(job_id),
+            ],
+            [keys.base, job_id],
         )
         return cast("Deletion", reply.decode())
 
@@ -162,7 +184,9 @@ class Client:
         """Delete up to a batch of jobs; return how many, and whether some remain."""
         keys = self.keys
         count, remain = await self._run(
-            "purge", [keys.queued, keys.suspects, keys.scheduled, keys.failed], [keys.base, what, BATCH]
+            "purge",
+            [keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.scheduled, keys.failed],
+            [keys.base, what, BATCH],
         )
         return count, bool(remain)
 
@@ -194,8 +218,8 @@ class Client:
     def _turn_arguments(self, worker: WorkerId, turn: int, free: int) -> tuple[list[str], list[Arg]]:
         keys, settings = self.keys, self.settings
         return [
-            keys.queued, keys.suspects, keys.scheduled, keys.inbox(worker), keys.held(worker),
-            keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.stats,
+            keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.timers, keys.scheduled, keys.inbox(worker),
+            keys.held(worker), keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.stats,
         ], [
             keys.base, worker, turn, free, round(settings.lease * 1000), settings.crash_limit,
             ttl_ms(settings.result_ttl), settings.failure_cap,
@@ -213,6 +237,9 @@ class Client:
             [
                 keys.queued,
                 keys.suspects,
+                keys.ranked,
+                keys.held_back,
+                keys.timers,
                 keys.scheduled,
                 keys.inbox(worker),
                 keys.held(worker),
@@ -238,21 +265,32 @@ class Client:
         return layout.ids(
             await self._run(
                 "retire",
-                [keys.queued, keys.inbox(worker), keys.held(worker), keys.worker(worker), keys.workers, keys.stats],
+                [
+                    keys.queued,
+                    keys.ranked,
+                    keys.held_back,
+                    keys.inbox(worker),
+                    keys.held(worker),
+                    keys.worker(worker),
+                    keys.workers,
+                    keys.stats,
+                ],
                 [keys.base, worker, ttl_ms(self.settings.result_ttl)],
             )
         )
 
     async def promote(self) -> int:
         """Queue up to a batch of due jobs; return how many."""
-        return int(await self._run("promote", [self.keys.queued, self.keys.scheduled], [self.keys.base, BATCH]))
+        keys = self.keys
+        named = [keys.queued, keys.ranked, keys.held_back, keys.timers, keys.scheduled]
+        return int(await self._run("promote", named, [keys.base, BATCH]))
 
     async def reclaim(self) -> tuple[list[Gone], bool]:
         """Take back what dead workers held; return who they were, and whether some remain."""
         keys, settings = self.keys, self.settings
         gone, remain = await self._run(
             "reclaim",
-            [keys.queued, keys.suspects, keys.workers, keys.failed, keys.stats],
+            [keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.workers, keys.failed, keys.stats],
             [
                 keys.base, BATCH, settings.crash_limit, ttl_ms(settings.result_ttl), ttl_ms(settings.failure_ttl),
                 settings.failure_cap,
@@ -308,17 +346,21 @@ class Client:
     async def stats(self) -> QueueStats:
         """Count what the queue holds."""
         keys = self.keys
-        (queued, scheduled, running, failed), paused, oldest, counters, workers = await self._run(
+        (queued, scheduled, running, failed, held_back), paused, oldest, counters, workers = await self._run(
             "stats",
-            [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers, keys.paused, keys.stats],
+            [
+                keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.scheduled, keys.failed, keys.workers,
+                keys.paused, keys.stats,
+            ],
             [keys.base],
-        )
+        )  # fmt: skip
         return QueueStats(
             name=keys.queue,
             queued=queued,
             scheduled=scheduled,
             running=running,
             failed=failed,
+            held_back=held_back,
             paused=bool(paused),
             oldest=layout.seconds(oldest),
             counters={name: int(value) for name, value in layout.pairs(counters).items()},
@@ -334,7 +376,7 @@ class Client:
         return layout.ids(
             await self._run(
                 "list",
-                [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers],
+                [keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.scheduled, keys.failed, keys.workers],
                 [keys.base, state.value, offset, limit],
             )
         )
@@ -355,7 +397,7 @@ class Client:
         keys = self.keys
         reply = await self._run(
             "examine",
-            [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers],
+            [keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.scheduled, keys.failed, keys.workers],
             [keys.base, look],
             [key for job_id in job_ids for key in (keys.job(job_id), keys.payload(job_id))],
             job_ids,
@@ -368,7 +410,10 @@ class Client:
         return layout.ids(
             await self._run(
                 "mend",
-                [keys.queued, keys.suspects, keys.scheduled, keys.failed, keys.workers, keys.stats],
+                [
+                    keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.scheduled, keys.failed, keys.workers,
+                    keys.stats,
+                ],
                 [
                     keys.base, look, round(settings.lease * 1000), ttl_ms(settings.result_ttl),
                     ttl_ms(settings.failure_ttl), settings.failure_cap,

@@ -95,6 +95,7 @@ def _decode_other(type_: type, value: object) -> object:
 
 
 _encoder: Final = msgspec.json.Encoder(enc_hook=_encode_other)
+_canonical_encoder: Final = msgspec.json.Encoder(enc_hook=_encode_other, order="deterministic")
 _envelope_decoder: Final = msgspec.json.Decoder(Envelope)
 _any_decoder: Final = msgspec.json.Decoder()
 _error_decoder: Final = msgspec.json.Decoder(_WireError)
@@ -186,6 +187,14 @@ def check_version(version: int) -> None:
 def decode_plain(data: bytes | msgspec.Raw) -> Any:
     """Read JSON without knowing any type."""
     return _any_decoder.decode(data)
+
+
+def canonical(value: object) -> str:
+    """Write a value as text, equal values alike. Errors: NotSerializable."""
+    try:
+        return _canonical_encoder.encode(value).decode()
+    except _UNWRITABLE as error:
+        raise NotSerializable(f"an argument that a key is made of cannot be written as JSON ({error})") from error
 
 
 def encode_result(value: object, limit: int) -> bytes:

@@ -71,10 +71,7 @@ class Durability:
         client, keys = self._client, self._client.keys
         await client.register()
         script = load("enqueue")
-        items: list[Arg] = [part for job in jobs for part in (job.id, job.envelope, layout.wishes(job))]
-        arguments = script.arguments(
-            [keys.queued, keys.scheduled], [keys.base], [keys.job(job.id) for job in jobs], items
-        )
+        arguments = script.arguments(*client.enqueue_arguments(jobs))
         kinds = sorted({job.durable for job in jobs} - {"memory"})
         reply, _, *answers = await client.links.run_in_a_row(
             keys.queued,

@@ -65,6 +65,33 @@ class Keys:
         return f"{self.base}suspects"
 
     @cached_property
+    def ranked(self) -> str:
+        """Sorted set: queued jobs of other priorities than the usual, by rank and since when they wait."""
+        return f"{self.base}ranked"
+
+    @cached_property
+    def held_back(self) -> str:
+        """Sorted set: queued jobs that wait before a closed gate, all of them."""
+        return f"{self.base}held_back"
+
+    def waiting(self, digest: str) -> str:
+        """Sorted set: the jobs that wait before one gate, oldest first."""
+        return f"{self.base}waiting:{digest}"
+
+    def permits(self, digest: str) -> str:
+        """Set: ids of the jobs that one gate has let in and that have not left."""
+        return f"{self.base}permits:{digest}"
+
+    def pace(self, digest: str) -> str:
+        """String or sorted set: when one gate let jobs through. Expires once that no longer matters."""
+        return f"{self.base}pace:{digest}"
+
+    @cached_property
+    def timers(self) -> str:
+        """Sorted set: gates before which jobs wait, by when the next may pass."""
+        return f"{self.base}timers"
+
+    @cached_property
     def scheduled(self) -> str:
         """Sorted set: id by due time, server ms."""
         return f"{self.base}scheduled"
@@ -119,6 +146,11 @@ class Keys:
 def unique_digest(task: str, key: str) -> str:
     """Name the unique key of `key` within one task."""
     return hashlib.sha256(f"{task}\0{key}".encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+def gate_digest(kind: str, name: str, value: str) -> str:
+    """Name the gate of one limit, for one value of the argument that it goes by."""
+    return hashlib.sha256(f"{kind}\0{name}\0{value}".encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
 def registry_of(prefix: str) -> str:

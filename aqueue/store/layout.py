@@ -75,11 +75,28 @@ def seconds(ms: int) -> float | None:
 
 def wishes(job: NewJob) -> str:
     """Write what a job asks for beyond being run at once; see lua/enqueue.lua."""
-    ttls = (job.result_ttl_ms, job.failure_ttl_ms)
-    if not (job.delay_ms or job.at_ms or job.ttl_ms or job.digest) and ttls == (None, None):
+    if (
+        not (job.delay_ms or job.at_ms or job.ttl_ms or job.front or job.unique or job.limits)
+        and job.rank is job.result_ttl_ms is job.failure_ttl_ms is None
+    ):
         return ""
-    words = (job.digest or None, *ttls)
-    return " ".join(["-" if word is None else str(word) for word in (job.delay_ms, job.at_ms, job.ttl_ms, *words)])
+    asked: dict[str, object] = {
+        "delay_ms": job.delay_ms or None,
+        "at_ms": job.at_ms or None,
+        "ttl_ms": job.ttl_ms or None,
+        "rank": job.rank,
+        "front": 1 if job.front else None,
+        "result_ttl_ms": job.result_ttl_ms,
+        "failure_ttl_ms": job.failure_ttl_ms,
+        "limits": job.limits or None,
+    }
+    if (unique := job.unique) is not None:
+        asked["unique"] = unique.digest
+        asked["scope"] = None if unique.scope == "finished" else unique.scope
+        asked["window_ms"] = unique.window_ms or None
+        asked["replace"] = 1 if unique.replace else None
+        asked["max_wait_ms"] = unique.max_wait_ms or None
+    return " ".join([f"{name}={value}" for name, value in asked.items() if value is not None])
 
 
 def settle_fields(settle: Settle, encode_error: Callable[[JobId, JobError], bytes]) -> tuple[Arg, ...]:

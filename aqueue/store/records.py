@@ -15,6 +15,20 @@ from aqueue.job import JobError, JobId, JobState, LeaseToken, WorkerId
 from aqueue.settings import Durable
 
 
+class Unique(msgspec.Struct, frozen=True, gc=False):
+    """The user's key that a job holds, by its digest: until it ends, or starts, or for `window_ms`.
+
+    `replace`: if a waiting job holds the key, it is to do what this one asks for, by when this one asks for it, and no
+    later than `max_wait_ms` after it was enqueued.
+    """
+
+    digest: str
+    scope: Literal["finished", "started", "window"] = "finished"
+    window_ms: int = 0
+    replace: bool = False
+    max_wait_ms: int = 0
+
+
 class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One job to be stored.
 
@@ -26,7 +40,12 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     delay_ms: int = 0
     at_ms: int = 0
     ttl_ms: int = 0
-    digest: str = ""
+    rank: int | None = None
+    """Where it stands among queued jobs, see priorities.py; None is the usual place."""
+    front: bool = False
+    unique: Unique | None = None
+    limits: str = ""
+    """The gates that it passes before each run, in the words of lua/include/limiting.lua."""
     result_ttl_ms: int | None = None
     failure_ttl_ms: int | None = None
     durable: Durable = "memory"
@@ -167,6 +186,8 @@ class QueueStats(msgspec.Struct, frozen=True, gc=False):
     failed: int
     paused: bool
     oldest: float | None
+    held_back: int = 0
+    """Of the queued jobs, those that wait for a limit."""
     counters: dict[str, int] = {}
     workers: list[WorkerStats] = []
 

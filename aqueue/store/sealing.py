@@ -1,10 +1,13 @@
 """Sealed payloads: how they look in Redis, and who can open them. Knows bytes, and nothing of what they mean.
 
-    <signed|encrypted> <json|pickle> <key id> <task>\\n<seal><body>
+    <signed|encrypted> <json|pickle> <key id> <task>[ key]\\n<seal><body>
 
 No JSON begins like that, so sealed and unsealed are told apart by their first word. What is not sealed but bound is
 the context: purpose, queue, job id and the line above. A payload that was moved to another job, task or queue, or a
 result that was put where arguments belong, has another context, and its seal does not fit.
+
+A call that replaces what a waiting job was to do cannot know that job's id. It is bound to the unique key that both
+claim, which the ids of such jobs end in, and says so with the word `key`.
 """
 
 from __future__ import annotations
@@ -29,7 +32,12 @@ PICKLE: Final = "pickle"
 
 SIGNATURE_BYTES: Final = 32
 NONCE_BYTES: Final = 12
-"""What GCM is made for. Each job has a key of its own, so random ones do not repeat."""
+"""What GCM is made for. Each job, or unique key, has a cipher key of its own, so random ones do not repeat."""
+
+OF_KEY: Final = "key"
+KEYED: Final = "~"
+KEYED_DIGITS: Final = 20
+"""Of the digest, in an id: nobody without a key can choose what is sealed, let alone its digest."""
 
 _MARKS: Final = tuple(f"{kind.word} ".encode() for kind in (Signing, Encryption))
 _SAID: Final = {"call": "arguments", "result": "result", "error": "error"}
@@ -44,6 +52,7 @@ class Outside(NamedTuple):
     form: str
     key_id: str
     task: str
+    of_key: bool
     line: bytes
     sealed: bytes
     """Seal and body."""
@@ -56,6 +65,11 @@ class Outside(NamedTuple):
         return None if self.word else self.sealed
 
 
+def keyed_id(job_id: JobId, digest: str) -> JobId:
+    """Make the id of a job that claims a unique key."""
+    return JobId(f"{job_id}{KEYED}{digest[:KEYED_DIGITS]}")
+
+
 def is_sealed(data: bytes) -> bool:
     return data.startswith(_MARKS)
 
@@ -63,10 +77,10 @@ def is_sealed(data: bytes) -> bool:
 def outside(data: bytes) -> Outside:
     """Read the first line of a payload."""
     if not is_sealed(data):
-        return Outside("", JSON, "", "", b"", data)
+        return Outside("", JSON, "", "", False, b"", data)
     line, _, sealed = data.partition(b"\n")
-    word, form, key_id, task, *_ = [*line.decode("utf-8", "replace").split(" "), "", "", ""]
-    return Outside(word, form, key_id, task, line, sealed)
+    word, form, key_id, task, of_key, *_ = [*line.decode("utf-8", "replace").split(" "), "", "", "", ""]
+    return Outside(word, form, key_id, task, of_key == OF_KEY, line, sealed)
 
 
 class Safe:
@@ -77,13 +91,16 @@ class Safe:
         self._seal = seal
         self._algorithm: _Algorithm = _Signature() if isinstance(seal, Signing) else _Cipher()
 
-    def close(self, purpose: Purpose, job_id: JobId, body: bytes, *, form: str = JSON, task: str = "") -> bytes:
-        """Seal with the first key; where that is `none`, leave the body as it is."""
+    def close(
+        self, purpose: Purpose, job_id: JobId, body: bytes, *, form: str = JSON, task: str = "", of_key: bool = False
+    ) -> bytes:
+        """Seal for a job, or all jobs of its unique key, with the first key; where that is `none`, leave it at that."""
         seal = self._seal
         if seal.seals == UNSEALED:
             return body
-        line = f"{seal.word} {form} {seal.seals} {task}".encode()
-        sealed = self._algorithm.close(seal.keys[seal.seals], self._context(purpose, job_id, line), body)
+        line = f"{seal.word} {form} {seal.seals} {task}{f' {OF_KEY}' if of_key else ''}".encode()
+        context = self._context(purpose, job_id, line, of_key=of_key)
+        sealed = self._algorithm.close(seal.keys[seal.seals], context, body)
         return line + b"\n" + sealed
 
     def open(self, purpose: Purpose, job_id: JobId, data: bytes) -> tuple[str, bytes]:
@@ -97,7 +114,7 @@ class Safe:
         problem = self._distrust(found)
         if problem:
             raise refused(job_id, purpose, problem)
-        context = self._context(purpose, job_id, found.line)
+        context = self._context(purpose, job_id, found.line, of_key=found.of_key)
         body = self._algorithm.open(self._seal.keys[found.key_id], context, found.sealed)
         if body is None:
             raise refused(
@@ -106,9 +123,10 @@ class Safe:
             )  # fmt: skip
         return found.form, body
 
-    def _context(self, purpose: Purpose, job_id: JobId, line: bytes) -> bytes:
+    def _context(self, purpose: Purpose, job_id: JobId, line: bytes, *, of_key: bool) -> bytes:
         """Write what a body is bound to. Array and line end where they end: nothing can slip from one to the next."""
-        return _encode([purpose, self._queue, job_id]) + line + b"\n"
+        bound = job_id.rpartition(KEYED)[2] if of_key else job_id
+        return _encode([purpose, self._queue, bound]) + line + b"\n"
 
     def _distrust(self, found: Outside) -> str:
         seal = self._seal

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from aqueue import errors
 from aqueue.errors import AqueueError, BadArguments, ConfigurationError, PayloadRefused
 from aqueue.job import JobError, JobId, QueueName
+from aqueue.job_ids import new_job_id
 from aqueue.keyring import UNSEALED, AnySeal, Encryption, seal_of_environment
 from aqueue.settings import Settings
 from aqueue.store import codec, pickling
-from aqueue.store.sealing import JSON, PICKLE, Purpose, Safe, is_sealed, no_keys, outside, refused
+from aqueue.store.records import Unique
+from aqueue.store.sealing import JSON, PICKLE, Purpose, Safe, is_sealed, keyed_id, no_keys, outside, refused
 
 R = TypeVar("R")
 StoredCall: TypeAlias = codec.Envelope | pickling.PickledCall
@@ -43,8 +45,12 @@ class Wire:
         """Say what is done to payloads; empty where nothing is."""
         return ""
 
-    def seal_call(self, job_id: JobId, task: str, encoded: bytes) -> bytes:  # noqa: ARG002  # sealed wires bind both
-        """Make what `encode_call` gave into the payload of one job."""
+    def new_id(self, claim: Unique | None) -> JobId:  # noqa: ARG002  # of interest to sealed wires
+        """Make the id of a job, which may claim a key."""
+        return new_job_id()
+
+    def seal_call(self, job_id: JobId, task: str, encoded: bytes, claim: Unique | None = None) -> bytes:  # noqa: ARG002  # as above
+        """Make what `encode_call` gave into the payload of one job, or of the one that it may replace."""
         return encoded
 
     def open_call(self, job_id: JobId, data: bytes) -> StoredCall:
@@ -101,8 +107,12 @@ class SealedWire(Wire):
         warned = ", UNSEALED ones taken too" if seal.takes_unsealed else ""
         return f"payloads {written}{taken}{warned}{', pickled' if self._form == PICKLE else ''}"
 
-    def seal_call(self, job_id: JobId, task: str, encoded: bytes) -> bytes:
-        return self._safe.close("call", job_id, encoded, form=self._form, task=task)
+    def new_id(self, claim: Unique | None) -> JobId:
+        return new_job_id() if claim is None else keyed_id(new_job_id(), claim.digest)
+
+    def seal_call(self, job_id: JobId, task: str, encoded: bytes, claim: Unique | None = None) -> bytes:
+        replaces = claim is not None and claim.replace
+        return self._safe.close("call", job_id, encoded, form=self._form, task=task, of_key=replaces)
 
     def open_call(self, job_id: JobId, data: bytes) -> StoredCall:
         form, body = self._safe.open("call", job_id, data)

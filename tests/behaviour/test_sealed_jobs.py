@@ -16,6 +16,7 @@ from servers import Server
 
 from aqueue import (
     Context,
+    Debounce,
     Discard,
     Encryption,
     Job,
@@ -27,6 +28,7 @@ from aqueue import (
     Retry,
     Settings,
     Signing,
+    Unique,
     Worker,
 )
 from aqueue.job import JobId
@@ -314,6 +316,56 @@ async def test_a_pickle_that_is_not_ours_is_never_loaded(shop: Any, raw: Any, ki
             await done.result(timeout=10)
     assert not gone_off
     assert "x" not in one.sold
+
+
+# unique keys
+
+
+@kinds
+@pytest.mark.parametrize("policy", [Unique("place", on_conflict="replace"), Debounce("1h", "place", max_wait="2h")])
+async def test_a_waiting_job_is_replaced_by_what_was_sealed_before_its_id_was_known(
+    shop: Any, raw: Any, kind: type[Any], policy: Unique | Debounce
+) -> None:
+    """Else whoever turned on signing would have to give up replacing and debouncing."""
+    queue: Queue = (await shop(seal(kind, "k1"))).queue
+    done: list[tuple[str, int]] = []
+
+    @queue.task(unique=policy)
+    async def index(place: str, version: int) -> int:
+        done.append((place, version))
+        return version
+
+    delayed = index if isinstance(policy, Debounce) else index.options(delay=3600)
+    first, *others = [await delayed.enqueue("here", version) for version in range(3)]
+    assert [job == first for job in others] == [True, True]
+    raw.zadd("aqueue:{q}:scheduled", {first.id: 1})
+    async with Worker(queue):
+        assert await others[-1].result(timeout=10) == await first.result(timeout=10) == 2
+    assert done == [("here", 2)]
+
+
+@kinds
+async def test_a_replacing_payload_fits_the_jobs_of_its_key_alone(shop: Any, raw: Any, kind: type[Any]) -> None:
+    """It is bound to no job, so it must be bound to what it may replace."""
+    one = await shop(seal(kind, "k1"))
+    replacing = one.sell.options(unique=Unique(on_conflict="replace"))
+    source = raw.get(payload((await replacing.options(key="a").enqueue("moved")).id))
+    others = [
+        await replacing.options(key="b").enqueue("of another key"),
+        await one.sell.options(key="c").enqueue("that nobody may replace"),
+        await one.sell.enqueue("without a key"),
+    ]
+    kept = await one.sell.options(key="d").enqueue("not to be moved")
+    raw.copy(payload(kept.id), payload("x~" + kept.id.partition("~")[2]))
+    raw.copy(f"aqueue:{{q}}:job:{kept.id}", f"aqueue:{{q}}:job:{'x~' + kept.id.partition('~')[2]}")
+    raw.lpush("aqueue:{q}:queued", "x~" + kept.id.partition("~")[2])
+    for job in others:
+        raw.set(payload(job.id), source)
+    async with Worker(one.queue):
+        for job in (*others, one.sell.job("x~" + kept.id.partition("~")[2])):
+            assert "changed, or moved" in (await refusal(job)).reason
+        await kept.result(timeout=10)
+    assert sorted(one.sold) == ["moved", "not to be moved"]
 
 
 # results

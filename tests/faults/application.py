@@ -38,6 +38,14 @@ async def brief(context: Context, seconds: float) -> str:
 
 
 @queue.task
+async def of_a_key(context: Context, key: int, seconds: float) -> str:
+    record("start", context)
+    await asyncio.sleep(seconds)
+    record("end", context)
+    return "done"
+
+
+@queue.task
 async def gated(context: Context, path: str) -> str:
     record("start", context)
     while not Path(path).exists():  # another process opens the gate

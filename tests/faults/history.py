@@ -69,7 +69,7 @@ def remains(client: redis.Redis, queue: str) -> Remains:
     for name in ("queued", "suspects"):
         for job_id in map(str, client.lrange(f"{base}{name}", 0, -1)):
             found.places[job_id].append(name)
-    for name in ("scheduled", "failed"):
+    for name in ("ranked", "held_back", "scheduled", "failed"):
         for job_id in map(str, client.zrange(f"{base}{name}", 0, -1)):
             found.places[job_id].append(name)
     for worker in map(str, client.zrange(f"{base}workers", 0, -1)):
@@ -83,7 +83,7 @@ def remains(client: redis.Redis, queue: str) -> Remains:
 
 
 PLACES: Final = {
-    "queued": {"queued", "suspects", "inbox"},
+    "queued": {"queued", "ranked", "held_back", "suspects", "inbox"},
     "scheduled": {"scheduled"},
     "running": {"held"},
     "failed": {"failed"},

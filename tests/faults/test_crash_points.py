@@ -14,14 +14,14 @@ import pytest
 import redis
 from servers import Server
 
-from aqueue import Queue, Worker
+from aqueue import Concurrency, Queue, Rate, Worker
 from aqueue.job import WorkerId
 from faults import application
 from faults.crashing import KINDS
 from faults.fleet import HERE, read_lines
 from faults.history import History, Remains, complaints, remains
 
-JOBS, RUNS = 7, 8
+JOBS, RUNS = 10, 11
 """One job takes two runs."""
 AT_ONCE = 4
 """Processes side by side."""
@@ -71,7 +71,10 @@ class Morgue:
         brief = [await queue.enqueue("brief", 0.01) for _ in range(4)]
         again = await queue.enqueue("second_time")
         delayed = await queue.remote("brief").options(delay=0.3).enqueue(0.2)  # alone, so a fetch parks beside it
-        history = History(asked=JOBS, acknowledged={job.id for job in (orphan, *brief, again, delayed)})
+        limited = queue.remote("brief").options(limit=[Concurrency(1), Rate(200)], priority=7)
+        held_back = [await limited.enqueue(0) for _ in range(3)]
+        acknowledged: set[str] = {job.id for job in (orphan, *brief, again, delayed, *held_back)}
+        history = History(asked=JOBS, acknowledged=acknowledged)
         history.cause(again.id)
         return history
 

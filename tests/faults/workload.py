@@ -16,14 +16,17 @@ import redis
 
 from aqueue import (
     Cancellation,
+    Concurrency,
     ConfigurationError,
     Context,
+    Debounce,
     Discard,
     Job,
     JobCancelled,
     JobFailed,
     JobNotFound,
     Queue,
+    Rate,
     Retry,
     Settings,
     StoreUnavailable,
@@ -157,7 +160,7 @@ class Workload:
         self.stage = "the first worker"
         async with Worker(self._worker, concurrency=4, grace=0):
             await self._insist(self._producer.resume)
-            assert [await self._result(job) for job in [orphan, *waiting]] == [0, 1, 2, 3, 4, 5, 5]
+            assert [await self._result(job) for job in [orphan, *waiting]] == [0, 1, 2, 3, 4, 5, 5, 11, 12, 13, 14, 15]
             self.stage = "a job fails once"
             (again,) = await self._enqueue(self._call("second_time"))
             assert await self._result(again) == "done"
@@ -199,7 +202,17 @@ class Workload:
         (keyed,) = await self._enqueue(self._call("add", 5, key="k", delay=0.01))
         (twin,) = await self._enqueue(self._call("add", 6, key="k"))
         assert twin == keyed
-        return [*bulk, delayed, keyed, twin]
+        return [*bulk, delayed, keyed, twin, *await self._enqueue_choosy_ones()]
+
+    async def _enqueue_choosy_ones(self) -> list[Job[Any]]:
+        """Jobs that change another's arguments, that stand before the others, and that wait for a limit."""
+        (first,) = await self._enqueue(self._call("add", 10, key="d", unique=Debounce(0.01)))
+        (changed,) = await self._enqueue(self._call("add", 11, key="d", unique=Debounce(0.01)))
+        assert changed == first
+        (urgent,) = await self._enqueue(self._call("add", 12, priority=9))
+        gates = [Concurrency(1), Rate(500)]
+        limited = await self._enqueue(*(self._call("add", n, limit=gates, front=n == 15) for n in (13, 14, 15)))
+        return [changed, urgent, *limited]
 
     async def _fail_and_rerun(self) -> None:
         (job,) = await self._enqueue(self._call("doomed"))

@@ -174,7 +174,7 @@ async def test_stats_as_json_keep_their_keys(cli: Cli, queue: Queue) -> None:
     assert set(document) == {"url", "queues", "workers"}
     (row,) = document["queues"]
     assert set(row) == {
-        "queue", "queued", "scheduled", "running", "failed", "paused", "oldest_s", "workers", "counters"
+        "queue", "queued", "held_back", "scheduled", "running", "failed", "paused", "oldest_s", "workers", "counters",
     }  # fmt: skip
     assert (row["queue"], row["running"], row["workers"], row["paused"]) == ("q", 1, 1, False)
     assert set(record) == {"worker", "host", "pid", "version", "queues", "running", "concurrency", "lease_s"}

@@ -26,7 +26,7 @@ from aqueue.settings import Settings
 from aqueue.store.address import route_of_url
 from aqueue.store.client import Client
 from aqueue.store.connection import Server as StoreServer
-from aqueue.store.records import Cancelled, Completed, Failed, Lease, NewJob, Outcome, Released, Retried, Settle
+from aqueue.store.records import Cancelled, Completed, Failed, Lease, NewJob, Outcome, Released, Retried, Settle, Unique
 
 T = TypeVar("T")
 BASE = "aqueue:{q}:"
@@ -148,7 +148,13 @@ class Story:
         delay, digest, result_ttl = (0, 0, 60_000)[choice % 3], ("", "", "k", "l")[other % 4], (None, 0)[choice % 2]
         self.count += 1
         job_id = JobId(f"j{self.count}")
-        job = NewJob(id=job_id, envelope=b"call", delay_ms=delay, digest=digest, result_ttl_ms=result_ttl)
+        job = NewJob(
+            id=job_id,
+            envelope=b"call",
+            delay_ms=delay,
+            unique=Unique(digest) if digest else None,
+            result_ttl_ms=result_ttl,
+        )
         holder = self.seen.uniques.get(digest)
         (answer,) = self.call(self.client.enqueue([job]))
         assert answer == (holder or job_id)

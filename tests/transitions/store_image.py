@@ -112,6 +112,8 @@ class Store:
                 }
             case "hash":
                 return {field: self._value(kind, field, v) for field, v in self._client.hgetall(key).items()}
+            case "set":
+                return sorted(self._client.smembers(key))
             case _:
                 text = self._client.get(key)
                 return self.offset(float(text)) if kind in INSTANT_TEXTS else text

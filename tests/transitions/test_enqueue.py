@@ -8,15 +8,15 @@ import pytest
 import redis
 
 from aqueue.errors import ConfigurationError, StoreFull
-from aqueue.job import JobId
+from aqueue.job import JobId, WorkerId
 from aqueue.store.client import BATCH, Client
-from aqueue.store.records import NewJob
+from aqueue.store.records import NewJob, Unique
 from transitions.store_image import BASE, TICKET, Image, Store, but, ended, queued, running, scheduled, worker
 
 REGISTERED: Image = {"queues": ["q"]}
 
 
-def new(job_id: str, **options: int | str) -> NewJob:
+def new(job_id: str, **options: object) -> NewJob:
     return NewJob(id=JobId(job_id), envelope=f"call {job_id}".encode(), **options)  # type: ignore[arg-type]
 
 
@@ -42,7 +42,7 @@ async def test_jobs_queue_up_behind_those_that_wait(client: Client, store: Store
 async def test_enqueue_sent_twice_stores_once(client: Client, store: Store) -> None:
     """A lost reply makes the client send again; the job must not run twice for that."""
     store.seed()
-    batch = [new("a"), new("b", delay_ms=60_000), new("c", digest="k")]
+    batch = [new("a"), new("b", delay_ms=60_000), new("c", unique=Unique("k"))]
     first = await client.enqueue(batch)
     after = store.dump()
     assert await client.enqueue(batch) == first == ["a", "b", "c"]
@@ -133,7 +133,7 @@ async def test_lifetimes_of_one_job_are_stored_with_it(client: Client, store: St
 async def test_a_key_is_held_by_its_job(client: Client, store: Store) -> None:
     """What makes `key=` unique is this entry."""
     store.seed()
-    assert await client.enqueue([new("a", digest="k")]) == ["a"]
+    assert await client.enqueue([new("a", unique=Unique("k"))]) == ["a"]
     assert store.dump() == {**REGISTERED, **stored("a", unique="k"), "unique:k": "a", "queued": ["a"]}
 
 
@@ -146,14 +146,14 @@ async def test_a_key_in_use_answers_its_holder_and_stores_nothing(holder: str, c
         "running": running("h", "me/1", unique="k"),
     }
     before = store.seed(holders[holder], worker("me"), REGISTERED)
-    assert await client.enqueue([new("a", digest="k")]) == ["h"]
+    assert await client.enqueue([new("a", unique=Unique("k"))]) == ["h"]
     assert store.dump() == before
 
 
 async def test_one_key_twice_in_a_batch_stores_one_job(client: Client, store: Store) -> None:
     """A batch is one step, and its items must see each other."""
     store.seed()
-    assert await client.enqueue([new("a", digest="k"), new("b", digest="k")]) == ["a", "a"]
+    assert await client.enqueue([new("a", unique=Unique("k")), new("b", unique=Unique("k"))]) == ["a", "a"]
     assert store.dump() == {**REGISTERED, **stored("a", unique="k"), "unique:k": "a", "queued": ["a"]}
 
 
@@ -161,14 +161,14 @@ async def test_one_key_twice_in_a_batch_stores_one_job(client: Client, store: St
 async def test_a_key_whose_holder_has_ended_is_free(state: str, client: Client, store: Store) -> None:
     """A key that outlived its job would block the next one for ever."""
     before = store.seed(ended("h", state), {"unique:k": "h"})
-    assert await client.enqueue([new("a", digest="k")]) == ["a"]
+    assert await client.enqueue([new("a", unique=Unique("k"))]) == ["a"]
     assert store.dump() == but(before, REGISTERED, stored("a", unique="k"), {"unique:k": "a", "queued": ["a"]})
 
 
 async def test_a_key_whose_holder_has_vanished_is_free(client: Client, store: Store) -> None:
     """A record that was evicted or deleted by hand must not block its key for ever."""
     store.seed({"unique:k": "h"})
-    assert await client.enqueue([new("a", digest="k")]) == ["a"]
+    assert await client.enqueue([new("a", unique=Unique("k"))]) == ["a"]
     assert store.dump() == {**REGISTERED, **stored("a", unique="k"), "unique:k": "a", "queued": ["a"]}
 
 
@@ -181,7 +181,7 @@ async def test_a_full_server_refuses_and_has_stored_nothing(
     before = store.dump()
     full()
     with pytest.raises(StoreFull, match="stored nothing"):
-        await client.enqueue([new("a"), new("b", digest="k")])
+        await client.enqueue([new("a"), new("b", unique=Unique("k"))])
     raw.config_set("maxmemory", 0)
     assert store.dump() == before
 
@@ -206,3 +206,47 @@ async def test_the_queue_becomes_known_to_tools(client: Client) -> None:
     assert await client.queue_names() == []
     await client.enqueue([new("a")])
     assert await client.queue_names() == ["q"]
+
+
+WAITS = {"unique": "k", "scope": "started"}
+REPLACE = Unique("k", scope="started", replace=True)
+
+
+async def test_a_call_that_replaces_is_done_once_although_it_comes_twice(client: Client, store: Store) -> None:
+    """The holder has started in between; what it was told already must not run a second time."""
+    before = store.seed(queued("h", **WAITS), REGISTERED)
+    assert await client.enqueue([new("a", unique=REPLACE)]) == ["h"]
+    replaced = store.dump()
+    stub = {"payload:h": "call a", "job:a": {"state": "cancelled", "stands": "h"}}
+    assert replaced == {**but(before, stub), "ttl": {"job:a": 10}}
+    await client.settle_and_claim(WorkerId("me"), 1, [], 1)
+    started = store.dump()
+    assert await client.enqueue([new("a", unique=REPLACE)]) == ["h"]
+    assert store.dump() == started
+
+
+async def test_a_scheduled_holder_is_moved_and_no_further_than_allowed(client: Client, store: Store) -> None:
+    """A stream of calls cannot keep a job from its start for ever."""
+    store.seed(scheduled("h", 600, **WAITS), REGISTERED)
+    later = Unique("k", scope="started", replace=True, max_wait_ms=120_000)  # since its enqueue, a minute ago
+    for n, (delay, due) in enumerate(((20_000, 20), (90_000, 60))):
+        assert await client.enqueue([new(f"a{n}", unique=later, delay_ms=delay)]) == ["h"]
+        image = store.dump()
+        assert image["scheduled"] == {"h": due}
+        assert image["job:h"]["due_ms"] == due
+
+
+async def test_a_claim_frees_the_key_of_a_job_that_is_unique_until_it_starts(client: Client, store: Store) -> None:
+    """The next call is work of its own."""
+    store.seed(queued("h", **WAITS), REGISTERED)
+    await client.settle_and_claim(WorkerId("me"), 1, [], 1)
+    assert "unique:k" not in store.dump()
+    assert await client.enqueue([new("a", unique=REPLACE)]) == ["a"]
+
+
+async def test_ranked_jobs_wait_by_rank_and_push_one_ticket(client: Client, store: Store, raw: redis.Redis) -> None:
+    """A worker parks at the list; what waits elsewhere wakes it, once."""
+    store.seed()
+    await client.enqueue([new("low", rank=5 * 2**43), new("high", rank=0), new("next", rank=0)])
+    assert store.dump()["queued"] == TICKET["queued"]
+    assert raw.zrange(f"{BASE}ranked", 0, -1) == ["high", "next", "low"]

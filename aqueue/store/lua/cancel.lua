@@ -3,7 +3,10 @@
 -- Sent twice, the second answers as the first: a job that was cancelled while it waited bears no request.
 --
 -- FLAGS allow-oom
+-- KEYS queued     list  ids in order
 -- KEYS scheduled  zset  id by due time
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
+-- KEYS held_back  zset  all jobs that wait before a closed gate
 -- KEYS record     hash  the job
 -- KEYS payload    str   its envelope
 -- KEYS stats      hash  counters
@@ -12,6 +15,9 @@
 -- ARGV result_ttl_ms  int
 -- RETURNS cancelled | requested | too_late | missing
 --- @include clock
+--- @include queueing
+--- @include requeueing
+--- @include limiting
 --- @include finish
 
 local seen = redis.call('HMGET', record, 'state', 'token', 'cancel')
@@ -33,6 +39,8 @@ if state ~= 'queued' and state ~= 'scheduled' then
 end
 -- Its id stays in the queued list, where a claim discards it: to look for it would cost as much as the backlog.
 redis.call('ZREM', scheduled, id)
-finish({ prefix = prefix, id = id, record = record, payload = payload }, 'cancelled', now_ms(), result_ttl_ms, {})
+redis.call('ZREM', ranked, id)
+local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, now = now_ms() }
+finish({ at = at, id = id, record = record, payload = payload }, 'cancelled', at.now, result_ttl_ms, {})
 redis.call('HINCRBY', stats, 'cancelled', 1)
 return 'cancelled'

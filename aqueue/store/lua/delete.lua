@@ -1,7 +1,10 @@
 -- delete: remove a job that is not running, with all that is stored of it
 --
 -- FLAGS allow-oom
+-- KEYS queued     list  ids in order
 -- KEYS scheduled  zset  id by due time
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
+-- KEYS held_back  zset  all jobs that wait before a closed gate
 -- KEYS failed     zset  failed jobs
 -- KEYS record     hash  the job
 -- KEYS payload    str   its envelope
@@ -9,6 +12,9 @@
 -- ARGV id         str
 -- RETURNS deleted | running | missing
 --- @include clock
+--- @include queueing
+--- @include requeueing
+--- @include limiting
 --- @include finish
 
 if redis.call('EXISTS', record) == 0 then
@@ -19,9 +25,11 @@ if state == 'running' then
   return 'running'
 end
 if state == 'scheduled' or state == 'queued' then
-  finish({ prefix = prefix, id = id, record = record, payload = payload }, 'cancelled', now_ms(), 0, {})
+  local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, now = now_ms() }
+  finish({ at = at, id = id, record = record, payload = payload }, 'cancelled', at.now, 0, {})
 end
 redis.call('ZREM', scheduled, id)
+redis.call('ZREM', ranked, id)
 redis.call('ZREM', failed, id)
 redis.call('DEL', record, payload)
 return 'deleted'

@@ -3,73 +3,144 @@
 -- All items in one step. Sent twice, the second finds the records and answers the same ids.
 --
 -- KEYS queued     list  ids in order
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
 -- KEYS scheduled  zset  id by due time
 -- EACH record     hash  the job; a new one does not exist, so a slot that moves to another node answers TRYAGAIN
 -- ARGV prefix     str   of the queue's keys, for envelopes and the records of holders
 -- ITEM id         str
 -- ITEM envelope   str
--- ITEM wishes     str   empty for a job that is to run at once, with neither key nor lifetimes of its own; else six words:
---                       delay_ms from now, at_ms in Unix time or 0, ttl_ms to start within once it is due or 0,
---                       digest of the user's key, result_ttl_ms and failure_ttl_ms, each of these - for none
--- RETURNS list of the id that now stands for each item: its own, or that of the unfinished job with its key
+-- ITEM wishes     str   empty for a job that is to run at once and wants nothing of its own; else words name=value:
+--                       delay_ms from now | at_ms in Unix time; ttl_ms to start within once it is due; rank and front, see
+--                       queueing; result_ttl_ms, failure_ttl_ms; limits, see limiting; unique, the digest of its key;
+--                       scope started | window of the key, else until it ends; window_ms; replace, if what it asks for
+--                       is to take the place of what a waiting holder asked for, with max_wait_ms since the first
+-- RETURNS list of the id that now stands for each item: its own, or that of the job that holds its key
 --- @include clock
 --- @include queueing
+--- @include uniqueness
 
 local now, payloads = now_ms(), prefix .. 'payload:'
-local answers, ready = {}, {}
+local answers, ready, front = {}, {}, {}
 
--- A key whose holder has ended, no longer exists or cannot be read, is free. Nothing may raise once something is written.
-local function holder(unique)
-  local UNFINISHED = { scheduled = true, queued = true, running = true }
-  local id = redis.pcall('GET', unique)
-  local state = type(id) == 'string' and redis.pcall('HGET', prefix .. 'job:' .. id, 'state')
-  return type(state) == 'string' and UNFINISHED[state] and id
+-- Of what a job asks for, this goes into its record as it is.
+local KEPT = { 'rank', 'limits', 'result_ttl_ms', 'failure_ttl_ms', 'unique', 'scope' }
+
+local function wishes_of(words)
+  local wish = {}
+  for name, value in string.gmatch(words, '(%S+)=(%S+)') do
+    wish[name] = value
+  end
+  wish.due = wish.at_ms and number(wish.at_ms) or now + number(wish.delay_ms)
+  return wish
 end
 
-local function store(id, wishes, record)
-  local delay_ms, at_ms, ttl_ms, digest, result_ttl_ms, failure_ttl_ms =
-    string.match(wishes, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-  local unique = prefix .. 'unique:' .. digest
-  local other = digest ~= '-' and holder(unique)
-  if other then
-    return other
-  end
-  local due = at_ms ~= '0' and number(at_ms) or now + number(delay_ms)
+local function fields_of(wish)
   local fields = { 'enqueued_ms', now }
-  local function optional(name, value)
-    if value ~= '-' then
+  if wish.ttl_ms then
+    fields[3], fields[4] = 'expires_ms', math.max(wish.due, now) + number(wish.ttl_ms)
+  end
+  for _, name in ipairs(KEPT) do
+    if wish[name] then
       fields[#fields + 1] = name
-      fields[#fields + 1] = value
+      fields[#fields + 1] = wish[name]
     end
   end
-  optional('expires_ms', ttl_ms ~= '0' and math.max(due, now) + number(ttl_ms) or '-')
-  optional('result_ttl_ms', result_ttl_ms)
-  optional('failure_ttl_ms', failure_ttl_ms)
-  optional('unique', digest)
-  if digest ~= '-' then
-    redis.call('SET', unique, id)
-  end
-  if due > now then
-    schedule(queued, scheduled, id, record, due, fields)
+  return fields
+end
+
+-- Puts a job where it waits; the usual ones are queued together at the end.
+local function line_up(id, record, wish)
+  if wish.rank then
+    redis.call('ZADD', ranked, number(wish.rank) + (wish.front and 0 or math.max(wish.due, now)), id)
+    wake(queued)
+  elseif wish.front then
+    front[#front + 1] = id
   else
-    redis.call('HSET', record, 'state', 'queued', unpack(fields))
     ready[#ready + 1] = id
   end
-  return id
+end
+
+local function store(id, record, wish)
+  if wish.unique then
+    take_key(prefix .. 'unique:' .. wish.unique, id, wish.window_ms)
+  end
+  if wish.due > now then
+    schedule(queued, scheduled, id, record, wish.due, fields_of(wish))
+  else
+    redis.call('HSET', record, 'state', 'queued', unpack(fields_of(wish)))
+    line_up(id, record, wish)
+  end
+end
+
+-- What the new call asks for takes the place of what the holder was to do; who waits for the holder waits for that.
+-- Its own id is remembered for as long as the same call may come again.
+local function replace(holder, id, record, envelope, wish)
+  local other = prefix .. 'job:' .. holder
+  local seen = redis.call('HMGET', other, 'state', 'enqueued_ms')
+  redis.call('SET', payloads .. holder, envelope)
+  if wish.max_wait_ms then
+    wish.due = math.min(wish.due, number(seen[2]) + number(wish.max_wait_ms))
+  end
+  if seen[1] == 'scheduled' then
+    if wish.due > now then
+      schedule(queued, scheduled, holder, other, wish.due, {})
+    else
+      redis.call('ZREM', scheduled, holder)
+      redis.call('HSET', other, 'state', 'queued', 'due_ms', now)
+      line_up(holder, other, wish)
+    end
+  end
+  for _, name in ipairs({ 'result_ttl_ms', 'failure_ttl_ms' }) do
+    if wish[name] then
+      redis.call('HSET', other, name, wish[name])
+    end
+  end
+  if wish.ttl_ms then
+    redis.call('HSET', other, 'expires_ms', math.max(wish.due, now) + number(wish.ttl_ms))
+  else
+    redis.call('HDEL', other, 'expires_ms')
+  end
+  redis.call('HSET', record, 'state', 'cancelled', 'stands', holder)
+  redis.call('PEXPIRE', record, STAND_MS)
+end
+
+-- Answers the id that stands for a job that wants something of its own.
+local function settle_on(id, record, envelope, wish)
+  local holder, waits = nil, false
+  if wish.unique then
+    holder, waits = holder_of_key(prefix, wish.unique)
+  end
+  if not holder then
+    store(id, record, wish)
+    return id
+  end
+  if wish.replace and waits then
+    replace(holder, id, record, envelope, wish)
+  end
+  return holder
+end
+
+-- The answer to a call that comes again: its own job, or the one that it has changed.
+local function answered_before(id, record)
+  local stands = redis.pcall('HGET', record, 'stands')
+  return type(stands) == 'string' and stands or id
 end
 
 -- A key of the wrong type is refused here, before anything is written.
 redis.call('LLEN', queued)
+redis.call('ZCARD', ranked)
 redis.call('ZCARD', scheduled)
 
-for id, envelope, wishes, record in items() do
+for id, envelope, words, record in items() do
   local stands = id
-  if redis.call('EXISTS', record) == 0 then
-    if wishes == '' then
+  if redis.call('EXISTS', record) == 1 then
+    stands = answered_before(id, record)
+  else
+    if words == '' then
       redis.call('HSET', record, 'state', 'queued', 'enqueued_ms', now)
       ready[#ready + 1] = id
     else
-      stands = store(id, wishes, record)
+      stands = settle_on(id, record, envelope, wishes_of(words))
     end
     if stands == id then
       redis.call('SET', payloads .. id, envelope)
@@ -79,5 +150,8 @@ for id, envelope, wishes, record in items() do
 end
 if #ready > 0 then
   redis.call('LPUSH', queued, unpack(ready))
+end
+if #front > 0 then
+  redis.call('RPUSH', queued, unpack(front))
 end
 return answers

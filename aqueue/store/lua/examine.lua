@@ -3,6 +3,8 @@
 -- FLAGS no-writes
 -- KEYS queued     list  ids in order
 -- KEYS suspects   list  ids one crash away from the limit
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
+-- KEYS held_back  zset  all jobs that wait before a closed gate
 -- KEYS scheduled  zset  id by due time
 -- KEYS failed     zset  failed jobs
 -- KEYS workers    zset  worker by lease deadline
@@ -16,7 +18,7 @@
 --- @include diagnosis
 
 local at = {
-  prefix = prefix, queued = queued, suspects = suspects, scheduled = scheduled, failed = failed, workers = workers,
+  prefix = prefix, queued = queued, suspects = suspects, ranked = ranked, held_back = held_back, scheduled = scheduled, failed = failed, workers = workers,
   now = now_ms(), look = look,
 }
 local answers = {}

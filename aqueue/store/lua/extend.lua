@@ -3,6 +3,9 @@
 -- FLAGS allow-oom
 -- KEYS queued     list  ids in order
 -- KEYS suspects   list  ids one crash away from the limit
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
+-- KEYS held_back  zset  all jobs that wait before a closed gate
+-- KEYS timers     zset  gate that opens by time, by when it lets go who waits
 -- KEYS scheduled  zset  id by due time
 -- KEYS inbox      list  what this worker's BLMOVE has caught
 -- KEYS held       hash  id to token of this worker's jobs
@@ -19,11 +22,14 @@
 -- RETURNS ids run but not held | ids to cancel | ids handed back | ms until another lease ends, -1 none | ms until a turn would find a job, -1 unknown
 --         | how many lie in the inbox
 --- @include clock
---- @include finish
+--- @include queueing
 --- @include requeueing
+--- @include limiting
+--- @include finish
 --- @include give_back
 
 local now = now_ms()
+local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, now = now }
 redis.call('ZADD', workers, now + lease_ms, me)
 redis.call('HSET', worker, 'info', info)
 
@@ -43,13 +49,13 @@ for i = 1, #entries, 2 do
   local id, claimed_in = entries[i], tonumber(string.match(entries[i + 1], '/(%d+)$'))
   if claimed_in <= turn and not running[id] then
     redis.call('HDEL', held, id)
-    if give_back(locate(prefix, id), stats, now, result_ttl_ms) then
+    if give_back(locate(at, id), stats, now, result_ttl_ms) then
       returned[#returned + 1] = id
     end
   end
 end
 
-to_front(queued, returned)
+to_front(at, returned)
 
 local function first_after(zset, skip)
   for _, pair in ipairs({ { 0, 1 }, { 1, 2 } }) do
@@ -63,5 +69,6 @@ end
 
 -- A suspect that a busy worker has put aside wakes nobody; whoever runs none may take it at once.
 local takes_suspect = redis.call('LLEN', suspects) > 0 and redis.call('HEXISTS', worker, 'suspect') == 0
-local next_due = takes_suspect and 0 or first_after(scheduled, '')
+local due, opens = first_after(scheduled, ''), first_after(timers, '')
+local next_due = takes_suspect and 0 or (due < 0 or opens < 0) and math.max(due, opens) or math.min(due, opens)
 return { lost, cancelled, returned, first_after(workers, me), next_due, redis.call('LLEN', inbox) }

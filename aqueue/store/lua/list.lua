@@ -3,6 +3,8 @@
 -- FLAGS no-writes
 -- KEYS queued     list  ids in order
 -- KEYS suspects   list  ids one crash away from the limit
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
+-- KEYS held_back  zset  all jobs that wait before a closed gate
 -- KEYS scheduled  zset  id by due time
 -- KEYS failed     zset  failed jobs
 -- KEYS workers    zset  worker by lease deadline
@@ -11,6 +13,8 @@
 -- ARGV offset     int
 -- ARGV limit      int
 -- RETURNS list of ids
+--- @include clock
+--- @include queueing
 
 local last = offset + limit - 1
 if state == 'scheduled' then
@@ -35,14 +39,35 @@ if state == 'running' then
   end
   return page
 end
-local waiting = redis.call('LRANGE', queued, -last - 1, -offset - 1)
-for i = #waiting, 1, -1 do
-  ids[#ids + 1] = waiting[i]
+
+-- One place after the other: each gives what is left of the page, once the places before it are passed.
+local passed = 0
+local function page_of(length, read)
+  local from, wanted = math.max(0, offset - passed), limit - #ids
+  if wanted > 0 and from < length then
+    append(read(from, math.min(length, from + wanted) - 1))
+  end
+  passed = passed + length
 end
--- The suspects' pages follow those of the queue.
-local before = redis.call('LLEN', queued)
-if #ids < limit then
-  local from = math.max(0, offset - before)
-  append(redis.call('LRANGE', suspects, from, from + limit - #ids - 1))
-end
+
+local before = redis.call('ZCOUNT', ranked, '-inf', string.format('(%.0f', USUAL_RANK))
+page_of(before, function(first, final)
+  return redis.call('ZRANGE', ranked, first, final)
+end)
+page_of(redis.call('LLEN', queued), function(first, final)
+  local oldest_last, reversed = redis.call('LRANGE', queued, -final - 1, -first - 1), {}
+  for i = #oldest_last, 1, -1 do
+    reversed[#reversed + 1] = oldest_last[i]
+  end
+  return reversed
+end)
+page_of(redis.call('ZCARD', ranked) - before, function(first, final)
+  return redis.call('ZRANGE', ranked, before + first, before + final)
+end)
+page_of(redis.call('LLEN', suspects), function(first, final)
+  return redis.call('LRANGE', suspects, first, final)
+end)
+page_of(redis.call('ZCARD', held_back), function(first, final)
+  return redis.call('ZRANGE', held_back, first, final)
+end)
 return ids

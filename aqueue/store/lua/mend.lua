@@ -7,6 +7,8 @@
 -- FLAGS allow-oom
 -- KEYS queued     list  ids in order
 -- KEYS suspects   list  ids one crash away from the limit
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
+-- KEYS held_back  zset  all jobs that wait before a closed gate
 -- KEYS scheduled  zset  id by due time
 -- KEYS failed     zset  failed jobs
 -- KEYS workers    zset  worker by lease deadline
@@ -23,15 +25,16 @@
 -- ITEM found      str   the fault
 -- RETURNS ids mended
 --- @include clock
---- @include finish
---- @include bury
 --- @include queueing
 --- @include requeueing
+--- @include limiting
+--- @include finish
+--- @include bury
 --- @include give_back
 --- @include diagnosis
 
 local at = {
-  prefix = prefix, queued = queued, suspects = suspects, scheduled = scheduled, failed = failed, workers = workers,
+  prefix = prefix, queued = queued, suspects = suspects, ranked = ranked, held_back = held_back, scheduled = scheduled, failed = failed, workers = workers,
   now = now_ms(), look = look,
 }
 
@@ -45,7 +48,7 @@ end
 local remedies = {}
 
 function remedies.queued_nowhere(job)
-  to_front(queued, { job.id })
+  to_front(at, { job.id })
 end
 
 function remedies.scheduled_nowhere(job)
@@ -60,7 +63,7 @@ function remedies.running_nowhere(job)
     redis.call('HSET', prefix .. 'held:' .. holder, job.id, token)
     redis.call('ZADD', workers, 'NX', at.now + lease_ms, holder)
   elseif give_back(job, stats, at.now, result_ttl_ms) then
-    to_front(queued, { job.id })
+    to_front(at, { job.id })
   end
 end
 
@@ -90,7 +93,7 @@ local mended = {}
 for id, found, record, payload in items() do
   local remedy = remedies[found]
   if remedy and diagnose(at, id, record, payload) == found then
-    remedy({ prefix = prefix, id = id, record = record, payload = payload })
+    remedy({ at = at, id = id, record = record, payload = payload })
     mended[#mended + 1] = id
   end
 end

@@ -3,6 +3,8 @@
 -- FLAGS allow-oom
 -- KEYS queued     list  ids in order
 -- KEYS suspects   list  ids one crash away from the limit
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
+-- KEYS held_back  zset  all jobs that wait before a closed gate
 -- KEYS scheduled  zset  id by due time
 -- KEYS failed     zset  failed jobs
 -- ARGV prefix     str   of the queue's keys, for the records of the purged jobs
@@ -10,18 +12,22 @@
 -- ARGV limit      int
 -- RETURNS how many jobs were deleted | whether some remain
 --- @include clock
+--- @include queueing
+--- @include requeueing
+--- @include limiting
 --- @include finish
 
-local now, deleted = now_ms(), 0
+local deleted = 0
+local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, now = now_ms() }
 
 -- An id may lie where its job no longer is; only the job that is where its id was found goes.
 local function remove(id, state)
-  local job = locate(prefix, id)
+  local job = locate(at, id)
   if redis.call('HGET', job.record, 'state') ~= state then
     return
   end
   if state ~= 'failed' then
-    finish(job, 'cancelled', now, 0, {})
+    finish(job, 'cancelled', at.now, 0, {})
   end
   deleted = deleted + redis.call('DEL', job.record)
   redis.call('DEL', job.payload)
@@ -39,9 +45,12 @@ for _, list in ipairs({ queued, suspects }) do
     remove(id, 'queued')
   end
 end
-local due = redis.call('ZPOPMIN', scheduled, limit)
-for i = 1, #due, 2 do
-  remove(due[i], 'scheduled')
+for zset, state in pairs({ [ranked] = 'queued', [held_back] = 'queued', [scheduled] = 'scheduled' }) do
+  local popped = redis.call('ZPOPMIN', zset, limit)
+  for i = 1, #popped, 2 do
+    remove(popped[i], state)
+  end
 end
-local left = redis.call('LLEN', queued) + redis.call('LLEN', suspects) + redis.call('ZCARD', scheduled)
+local left = redis.call('LLEN', queued) + redis.call('LLEN', suspects) + redis.call('ZCARD', ranked)
+  + redis.call('ZCARD', held_back) + redis.call('ZCARD', scheduled)
 return { deleted, left > 0 and 1 or 0 }

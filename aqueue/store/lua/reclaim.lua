@@ -3,6 +3,8 @@
 -- FLAGS allow-oom
 -- KEYS queued     list  ids in order
 -- KEYS suspects   list  ids one crash away from the limit
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
+-- KEYS held_back  zset  all jobs that wait before a closed gate
 -- KEYS workers    zset  worker by lease deadline
 -- KEYS failed     zset  failed jobs
 -- KEYS stats      hash  counters
@@ -14,19 +16,21 @@
 -- ARGV failed_cap      int
 -- RETURNS list of worker, its info, ids requeued, ids failed, ms since its lease ended | whether some remain
 --- @include clock
---- @include finish
---- @include bury
 --- @include queueing
 --- @include requeueing
+--- @include limiting
+--- @include finish
+--- @include bury
 --- @include give_back
 
 -- Ended workers that one call looks at.
 local WORKERS = 10
 
 local now, front = now_ms(), {}
+local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, now = now }
 
 local function crashed(id, name)
-  local job = locate(prefix, id)
+  local job = locate(at, id)
   if redis.call('HGET', job.record, 'state') ~= 'running' or not let_go(job, stats, now, result_ttl_ms) then
     return nil
   end
@@ -87,5 +91,5 @@ for i = 1, #expired, 2 do
     remain = 1
   end
 end
-to_front(queued, front)
+to_front(at, front)
 return { gone, #expired == 2 * WORKERS and 1 or remain }

@@ -3,6 +3,7 @@
 -- Sent twice, the second is known by the caller's word and answers as the first, even if the job has ended again.
 --
 -- KEYS queued     list  ids in order
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
 -- KEYS failed     zset  failed jobs
 -- KEYS record     hash  the job
 -- KEYS payload    str   its envelope
@@ -10,6 +11,8 @@
 -- ARGV id         str
 -- ARGV call       str   made up by the caller, for this wish alone
 -- RETURNS queued | unfinished | gone | missing
+--- @include clock
+--- @include queueing
 
 local seen = redis.call('HMGET', record, 'state', 'rerun')
 local state = seen[1]
@@ -26,12 +29,17 @@ if redis.call('EXISTS', payload) == 0 then
   return 'gone'
 end
 redis.call('HDEL', record, 'attempt', 'crashes', 'cancel', 'error', 'expires_ms', 'due_ms', 'started_ms', 'ended_ms', 'token',
-  'unknown_ms', 'unique')
-local time = redis.call('TIME')
-redis.call('HSET', record, 'state', 'queued', 'rerun', call, 'due_ms', time[1] * 1000 + math.floor(time[2] / 1000))
+  'unknown_ms', 'unique', 'scope', 'called')
+redis.call('HSET', record, 'state', 'queued', 'rerun', call, 'due_ms', now_ms())
 redis.call('PERSIST', record)
 redis.call('PERSIST', payload)
 redis.call('ZREM', failed, id)
-redis.call('LPUSH', queued, id)
+local rank, since = place_of(record)
+if rank then
+  redis.call('ZADD', ranked, rank + since, id)
+  wake(queued)
+else
+  redis.call('LPUSH', queued, id)
+end
 redis.call('HINCRBY', stats, 'rerun', 1)
 return 'queued'

@@ -6,6 +6,9 @@
 -- FLAGS allow-oom  a full server must be able to drain
 -- KEYS queued     list  ids in order
 -- KEYS suspects   list  ids one crash away from the limit
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
+-- KEYS held_back  zset  all jobs that wait before a closed gate
+-- KEYS timers     zset  gate that opens by time, by when it lets go who waits
 -- KEYS scheduled  zset  id by due time
 -- KEYS inbox      list  what this worker's BLMOVE has caught
 -- KEYS held       hash  id to token of this worker's jobs
@@ -31,11 +34,12 @@
 -- RETURNS ids refused with a lost lease | ids leased | their facts (leasing) | their envelopes | now
 --         | ms until the next job is due, -1 none | OK PAUSED MORE
 --- @include clock
+--- @include queueing
+--- @include requeueing
+--- @include limiting
 --- @include finish
 --- @include bury
---- @include queueing
 --- @include promoting
---- @include requeueing
 --- @include outcomes
 --- @include settling
 --- @include leasing
@@ -45,8 +49,8 @@
 local token = me .. '/' .. turn
 local mine = redis.call('HMGET', worker, 'turn', 'suspect', 'refused')
 local at = {
-  prefix = prefix, queued = queued, suspects = suspects, scheduled = scheduled, inbox = inbox, held = held,
-  worker = worker, failed = failed, stats = stats, now = now_ms(), suspect = mine[2], crash_limit = crash_limit,
+  prefix = prefix, queued = queued, suspects = suspects, ranked = ranked, held_back = held_back, timers = timers,
+  scheduled = scheduled, inbox = inbox, held = held, worker = worker, failed = failed, stats = stats, now = now_ms(), suspect = mine[2], crash_limit = crash_limit,
   result_ttl_ms = result_ttl_ms, failed_cap = failed_cap, front = {},
 }
 
@@ -77,7 +81,7 @@ for id, lease, words, body in items() do
     if became == 'completed' and complete_plain(at, record, run, body) then
       spent[#spent + 1] = payloads .. id
     else
-      became = settle(at, locate(prefix, id), run, body)
+      became = settle(at, locate(at, id), run, body)
     end
     settled[#settled + 1] = id
     counts[became] = (counts[became] or 0) + 1
@@ -89,7 +93,7 @@ for id, lease, words, body in items() do
     refused[#refused + 1] = id
   end
 end
-to_front(queued, at.front)
+to_front(at, at.front)
 if #spent > 0 then
   redis.call('DEL', unpack(spent))
 end
@@ -103,19 +107,22 @@ end
 redis.call('HSET', worker, 'turn', turn, 'refused', table.concat(refused, ' '))
 redis.call('ZADD', workers, at.now + lease_ms, me)
 
-local function ms_until_next()
-  local head = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
+local function ms_until_first(zset)
+  local head = redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')
   return head[2] and math.max(0, tonumber(head[2]) - at.now) or -1
 end
 
-local next_due = ms_until_next()
+local next_due = ms_until_first(scheduled)
 if next_due == 0 then
-  promote(prefix, queued, scheduled, at.now, 500)
-  next_due = ms_until_next()
+  promote(at, 500)
+  next_due = ms_until_first(scheduled)
 end
 
--- Nearly always none of the three exists, and one question does for all.
-at.aside = redis.call('EXISTS', paused, inbox, suspects) > 0
+-- Nearly always none of them exists, and one question does for all.
+at.aside = redis.call('EXISTS', paused, inbox, suspects, ranked, timers) > 0
+if at.aside then
+  fire_timers(at)
+end
 local is_paused = at.aside and redis.call('EXISTS', paused) == 1
 local leased, facts, envelopes, more = {}, {}, {}, false
 if not is_paused and free > 0 then
@@ -123,6 +130,13 @@ if not is_paused and free > 0 then
 end
 if at.aside then
   empty_inbox(queued, inbox)
+  if redis.call('EXISTS', ranked) == 1 then
+    wake(queued) -- for who has a free slot still
+  end
+end
+if redis.call('EXISTS', timers) == 1 then
+  local opens = ms_until_first(timers)
+  next_due = next_due < 0 and opens or math.min(next_due, opens)
 end
 
 return { refused, leased, facts, envelopes, at.now, next_due, is_paused and 'PAUSED' or more and 'MORE' or 'OK' }

@@ -3,13 +3,15 @@
 -- FLAGS no-writes
 -- KEYS queued     list  ids in order
 -- KEYS suspects   list  ids one crash away from the limit
+-- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
+-- KEYS held_back  zset  all jobs that wait before a closed gate
 -- KEYS scheduled  zset  id by due time
 -- KEYS failed     zset  failed jobs
 -- KEYS workers    zset  worker by lease deadline
 -- KEYS paused     str   present while paused
 -- KEYS stats      hash  counters
 -- ARGV prefix     str   of the queue's keys, for the workers and the oldest job
--- RETURNS queued scheduled running failed | paused | age of the oldest queued job in ms, -1 none | counters | workers
+-- RETURNS queued scheduled running failed, held back of the queued | paused | age of the oldest queued job in ms, -1 none | counters | workers
 --- @include clock
 --- @include queueing
 
@@ -41,13 +43,19 @@ for i = 1, #alive, 2 do
 end
 
 local age = -1
-if oldest then
-  local seen = redis.pcall('HMGET', prefix .. 'job:' .. oldest, 'due_ms', 'enqueued_ms')
+for _, id in ipairs({ oldest or TICKET, redis.call('ZRANGE', ranked, 0, 0)[1], redis.call('ZRANGE', held_back, 0, 0)[1] }) do
+  local seen = redis.pcall('HMGET', prefix .. 'job:' .. id, 'due_ms', 'enqueued_ms')
   local since = not seen.err and (seen[1] or seen[2])
-  age = since and math.max(0, now - number(since)) or -1
+  age = since and math.max(age, now - number(since)) or age
 end
 return {
-  { waiting + redis.call('LLEN', suspects), redis.call('ZCARD', scheduled), running, redis.call('ZCARD', failed) },
+  {
+    waiting + redis.call('LLEN', suspects) + redis.call('ZCARD', ranked) + redis.call('ZCARD', held_back),
+    redis.call('ZCARD', scheduled),
+    running,
+    redis.call('ZCARD', failed),
+    redis.call('ZCARD', held_back),
+  },
   redis.call('EXISTS', paused),
   age,
   redis.call('HGETALL', stats),

@@ -10,6 +10,6 @@ local function bury(job, failed, now, ttl_ms, cap, error)
   redis.call('ZADD', failed, ttl_ms < 0 and '+inf' or now + ttl_ms, job.id)
   if redis.call('ZCARD', failed) > cap then
     local oldest = redis.call('ZPOPMIN', failed)[1]
-    redis.call('DEL', job.prefix .. 'job:' .. oldest, job.prefix .. 'payload:' .. oldest)
+    redis.call('DEL', job.at.prefix .. 'job:' .. oldest, job.at.prefix .. 'payload:' .. oldest)
   end
 end

@@ -1,6 +1,6 @@
 -- claiming: hand waiting jobs to one worker
 --
--- Needs finish, leasing. `at` carries the queue's keys, the worker, the limits and the time.
+-- Needs clock, queueing, limiting, finish, leasing. `at` carries the queue's keys, the worker, the limits and the time.
 
 -- Entries without a job to run (tickets, cancelled and expired jobs) that one call may discard.
 local DISCARD_LIMIT = 500
@@ -9,6 +9,15 @@ local DISCARD_LIMIT = 500
 local function is_fresh(fields)
   local ordered = #fields == 4 and fields[1] == 'state' and fields[3] == 'enqueued_ms'
   return ordered and fields[2] == 'queued' and string.find(fields[4], '^%d+$')
+end
+
+-- A job that is unique until it starts makes way for the next with its key.
+local function give_key_away(at, id, record, digest)
+  local unique = at.prefix .. 'unique:' .. digest
+  if redis.call('GET', unique) == id then
+    redis.call('DEL', unique)
+  end
+  redis.call('HDEL', record, 'unique')
 end
 
 -- Answers what the lease is to say of the job, or nil where there is nothing to run.
@@ -21,18 +30,25 @@ local function begin(at, id, record, token)
       return nil
     end
     if seen.expires_ms and not seen.started_ms and number(seen.expires_ms) <= at.now then
-      finish(locate(at.prefix, id), 'expired', at.now, at.result_ttl_ms, {})
+      finish(locate(at, id), 'expired', at.now, at.result_ttl_ms, {})
       redis.call('HINCRBY', at.stats, 'expired', 1)
       return nil
     end
     local crashes = number(seen.crashes)
-    if crashes > 0 and crashes >= at.crash_limit - 1 then
-      if at.suspect then
-        redis.call('LPUSH', at.suspects, id)
-        return nil
-      end
+    local is_suspect = crashes > 0 and crashes >= at.crash_limit - 1
+    if is_suspect and at.suspect then
+      redis.call('LPUSH', at.suspects, id)
+      return nil
+    end
+    if seen.limits and not admit(at, id, record, seen, token .. id) then
+      return nil
+    end
+    if is_suspect then
       at.suspect = id
       redis.call('HSET', at.worker, 'suspect', id)
+    end
+    if seen.scope == 'started' and seen.unique then
+      give_key_away(at, id, record, seen.unique)
     end
     facts = facts_of(seen, at.now)
   end
@@ -40,11 +56,23 @@ local function begin(at, id, record, token)
   return facts
 end
 
--- The inbox first, since nobody else can reach it; a suspect only where none runs; then the queue.
+local BEFORE_USUAL = string.format('(%.0f', USUAL_RANK)
+
+local function pop_ranked(at, count, below)
+  local ids = redis.call('ZRANGE', at.ranked, '-inf', below, 'BYSCORE', 'LIMIT', 0, count)
+  return #ids > 0 and redis.call('ZREM', at.ranked, unpack(ids)) and ids
+end
+
+-- The inbox first, since nobody else can reach it; a suspect only where none runs; then the queue, by priority.
 local function next_ids(at, count)
-  local ids = at.aside and redis.call('RPOP', at.inbox, count)
-  ids = ids or at.aside and not at.suspect and redis.call('RPOP', at.suspects, 1)
-  return ids or redis.call('RPOP', at.queued, count)
+  if not at.aside then
+    return redis.call('RPOP', at.queued, count)
+  end
+  return redis.call('RPOP', at.inbox, count)
+    or not at.suspect and redis.call('RPOP', at.suspects, 1)
+    or pop_ranked(at, count, BEFORE_USUAL)
+    or redis.call('RPOP', at.queued, count)
+    or pop_ranked(at, count, '+inf')
 end
 
 -- Jobs that one call leases: Lua passes on some thousands of values at the most, and a script should be short.

@@ -15,6 +15,9 @@ local function is_waiting(at, id)
   if at.look == 0 then
     return false
   end
+  if redis.call('ZSCORE', at.ranked, id) or redis.call('ZSCORE', at.held_back, id) then
+    return true
+  end
   if found_in(at.queued, id, at.look) or found_in(at.suspects, id, at.look) then
     return true
   end

@@ -1,6 +1,6 @@
 -- finish: write a job's end, tell its waiters, free its unique key and start its lifetime
 --
--- Includes: outcomes, reclaim, cancel and claim (expiry) end jobs, and only through here.
+-- Needs limiting. Outcomes, reclaim, cancel and claim (expiry) end jobs, and only through here.
 
 -- A job whose result is not kept leaves its bare state behind for this long, so that an enqueue that was sent
 -- twice cannot run it again, and a waiter still learns how it ended.
@@ -17,9 +17,24 @@ local function keep(key, ttl_ms)
   end
 end
 
--- job: {prefix, id, record, payload}; fields: flat list to store with the end; ttl_ms: -1 for ever, 0 not at all
+-- The key of a job that is unique for a span of time stays for that long, unless the job was given up, and its record with it.
+local function free_key(job, state, digest, scope)
+  local unique = job.at.prefix .. 'unique:' .. digest
+  if redis.call('GET', unique) ~= job.id then
+    return
+  end
+  local left_ms = scope == 'window' and state ~= 'cancelled' and state ~= 'expired' and redis.call('PTTL', unique)
+  if not left_ms then
+    redis.call('DEL', unique)
+  elseif redis.call('PTTL', job.record) ~= -1 then
+    redis.call('PEXPIRE', job.record, left_ms, 'GT')
+  end
+end
+
+-- job: {at, id, record, payload}; fields: flat list to store with the end; ttl_ms: -1 for ever, 0 not at all
 local function finish(job, state, now, ttl_ms, fields)
-  local seen = redis.call('HMGET', job.record, 'unique', 'waiters', state == 'failed' and 'failure_ttl_ms' or 'result_ttl_ms')
+  local seen = redis.call('HMGET', job.record, 'unique', 'waiters', state == 'failed' and 'failure_ttl_ms' or 'result_ttl_ms',
+    'limits', 'scope')
   if seen[3] then
     ttl_ms = tonumber(seen[3])
   end
@@ -38,10 +53,10 @@ local function finish(job, state, now, ttl_ms, fields)
     end
   end
   if seen[1] then
-    local unique = job.prefix .. 'unique:' .. seen[1]
-    if redis.call('GET', unique) == job.id then
-      redis.call('DEL', unique)
-    end
+    free_key(job, state, seen[1], seen[5])
+  end
+  if seen[4] then
+    free_limits(job.at, job.id, seen[4])
   end
   if seen[2] then
     redis.call('HDEL', job.record, 'waiters')
@@ -50,12 +65,13 @@ local function finish(job, state, now, ttl_ms, fields)
       message = message .. ' ' .. fields[2]
     end
     for channel in string.gmatch(seen[2], '%S+') do
-      redis.call('SPUBLISH', job.prefix .. 'channel:' .. channel, message)
+      redis.call('SPUBLISH', job.at.prefix .. 'channel:' .. channel, message)
     end
   end
   return ttl_ms
 end
 
-local function locate(prefix, id)
-  return { prefix = prefix, id = id, record = prefix .. 'job:' .. id, payload = prefix .. 'payload:' .. id }
+-- at: the queue's keys
+local function locate(at, id)
+  return { at = at, id = id, record = at.prefix .. 'job:' .. id, payload = at.prefix .. 'payload:' .. id }
 end

@@ -1,6 +1,6 @@
 -- outcomes: what becomes of a job whose run has ended, one function per outcome
 --
--- Needs finish, bury, queueing. `at` carries the queue's keys, the limits and the time; `run` is how it ended, `body` its result or error.
+-- Needs limiting, finish, bury, queueing. `at` carries the queue's keys, the limits and the time; `run` is how it ended, `body` its result or error.
 -- Each answers under which name it is to be counted, if not under its own.
 
 local outcomes = {}
@@ -24,6 +24,7 @@ local function unless_cancelled(at, job, wait)
     finish(job, 'cancelled', at.now, at.result_ttl_ms, {})
     return 'cancelled'
   end
+  free_limits_of(at, job.id, job.record)
   wait()
 end
 

@@ -1,13 +1,32 @@
 -- promoting: queue the scheduled jobs that are due
+--
+-- Needs clock, queueing. `at` carries the queue's keys and the time.
 
-local function promote(prefix, queued, scheduled, now, limit)
-  local due = redis.call('ZRANGE', scheduled, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
-  if #due > 0 then
-    for _, id in ipairs(due) do
-      redis.call('HSET', prefix .. 'job:' .. id, 'state', 'queued')
+-- A damaged record must not keep the others from their start; its id goes to the queue, where a claim discards it.
+local function rank_and_queue(record)
+  local rank, since = place_of(record)
+  redis.call('HSET', record, 'state', 'queued')
+  return rank, since
+end
+
+local function promote(at, limit)
+  local due, usual = redis.call('ZRANGE', at.scheduled, '-inf', at.now, 'BYSCORE', 'LIMIT', 0, limit), {}
+  if #due == 0 then
+    return 0
+  end
+  for _, id in ipairs(due) do
+    local intact, rank, since = pcall(rank_and_queue, at.prefix .. 'job:' .. id)
+    if intact and rank then
+      redis.call('ZADD', at.ranked, rank + since, id)
+    else
+      usual[#usual + 1] = id
     end
-    redis.call('ZREM', scheduled, unpack(due))
-    redis.call('LPUSH', queued, unpack(due))
+  end
+  redis.call('ZREM', at.scheduled, unpack(due))
+  if #usual > 0 then
+    redis.call('LPUSH', at.queued, unpack(usual))
+  else
+    wake(at.queued)
   end
   return #due
 end
