@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import logging
+import sys
 import traceback
 from typing import Any
 
@@ -131,6 +132,14 @@ def test_two_rings_in_the_environment_are_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(ENCRYPTION, RING)
     with pytest.raises(ConfigurationError, match=f"set {ENCRYPTION} alone"):
         Queue()
+
+
+def test_encryption_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said when the queue is made, not when the first job comes."""
+    monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+    with pytest.raises(ConfigurationError, match=r"aqueue-redis\[encryption\]"):
+        Queue(settings=Settings(seal=Encryption(RING)))
+    Queue(settings=Settings(seal=Signing(RING)))
 
 
 # pickle
