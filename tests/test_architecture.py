@@ -32,8 +32,8 @@ LAYERS = (
 )
 """Each may import itself and what stands before it. `__init__` and `__main__` stand after all."""
 
-SEES_REDIS_ERRORS = {"worker/ear.py", "worker/parking.py"}
-"""They own a parked fetch and a subscription, whose errors are those of redis-py; they import the exceptions alone."""
+SEES_REDIS_ERRORS = {"worker/parking.py"}
+"""It owns a parked fetch, whose errors are those of redis-py; it imports the exceptions alone."""
 
 SCRIPTS = scripts.names()
 EVERY_LUA_FILE = sorted(LUA.rglob("*.lua"))

@@ -23,7 +23,7 @@ from aqueue.errors import ConfigurationError, StoreError, StoreFull, StoreUnavai
 from aqueue.store import tls
 from aqueue.store.address import Route
 from aqueue.store.link import REPLY_SECONDS, Link
-from aqueue.store.mailbox import Mailbox
+from aqueue.store.mailbox import Listener, Mailbox
 from aqueue.store.scripts import Arg, Script
 
 T = TypeVar("T")
@@ -110,6 +110,18 @@ class Links:
         if node not in self._mailboxes:
             self._mailboxes[node] = Mailbox(lambda: self.route.connect(key))
         return self._mailboxes[node]
+
+    async def listen(self, channel: str, listener: Listener) -> Mailbox:
+        """Have what is said on a channel handed to a listener; give the mailbox that does so. Errors: as `run`."""
+        patience: Patience | None = None
+        while True:
+            try:
+                mailbox = await self.mailbox(channel)
+                await mailbox.listen(channel, listener)
+            except (RedisError, OSError) as error:
+                patience = await self._endure(error, channel, patience)
+            else:
+                return mailbox
 
     async def run(self, key: str, script: Script, arguments: list[Arg]) -> Any:
         """Call a script at the server of `key` until it answers; safe because every script may run twice.
@@ -214,6 +226,11 @@ class Links:
 
 
 def unavailable(label: str, problem: Exception, hint: str = "") -> StoreUnavailable:
+    if isinstance(problem, ResponseError):
+        refusal = f"{refusal_code(problem)}: {problem}"
+        return StoreUnavailable(
+            f"Redis at {label} could not do what was asked for {PATIENCE_SECONDS:g} s ({refusal}); try again later."
+        )
     late = isinstance(problem, RedisTimeoutError | TimeoutError)
     unanswered = f"did not answer within {REPLY_SECONDS:g} s and may or may not have done what was asked"
     what = unanswered if late else f"cannot be reached ({problem})"

@@ -177,15 +177,25 @@ class Link:
 class Subscription:
     """A connection on which one process is spoken to."""
 
-    def __init__(self, connection: AbstractConnection, heard: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, connection: AbstractConnection, heard: Callable[[str, str], None], ended: Callable[[str], None]
+    ) -> None:
+        """`heard` is told channel and message; `ended` of a channel that the server no longer speaks on."""
         self._connection = connection
         self._heard = heard
+        self._ended = ended
         self._confirmed: dict[str, asyncio.Future[None]] = {}
+        self._asked: deque[str] = deque()
+        """Channels whose subscription has not been answered yet, in order."""
         self._reader = asyncio.get_running_loop().create_task(self._read(), name="aqueue subscription")
 
     async def subscribe(self, channel: str) -> None:
-        """Return once the server has confirmed that messages on this channel will arrive."""
+        """Return once the server has confirmed that messages on this channel will arrive.
+
+        Errors: ResponseError if it refuses this channel, others if the connection has ended.
+        """
         confirmed = self._confirmed.setdefault(channel, asyncio.get_running_loop().create_future())
+        self._asked.append(channel)
         await self._send("SSUBSCRIBE", channel)
         async with asyncio.timeout(REPLY_SECONDS):
             await asyncio.shield(confirmed)
@@ -202,12 +212,18 @@ class Subscription:
         error: Exception = RedisConnectionError("the subscription was closed")
         try:
             while True:
-                push: Any = await self._connection.read_response(disable_decoding=True, push_request=True)
+                try:
+                    push: Any = await self._connection.read_response(disable_decoding=True, push_request=True)
+                except ResponseError as refusal:
+                    self._refused(refusal)
+                    continue
                 kind, channel, data = push[:3]
                 if kind == b"smessage":
                     self._heard(channel.decode(), data.decode("utf-8", "surrogateescape"))
-                elif kind == b"ssubscribe" and (known := self._confirmed.get(channel.decode())) and not known.done():
-                    known.set_result(None)
+                elif kind == b"ssubscribe":
+                    self._answered(channel.decode())
+                elif kind == b"sunsubscribe" and channel and self._confirmed.pop(channel.decode(), None):
+                    self._ended(channel.decode())  # unasked: its slot has moved to another server
         except (RedisError, OSError) as problem:
             error = problem
         finally:
@@ -216,6 +232,20 @@ class Subscription:
                     future.set_exception(error)
                     future.exception()  # seen: whoever waits gets it, nobody else need be warned
             await self._connection.disconnect(nowait=True)
+
+    def _answered(self, channel: str) -> None:
+        if channel in self._asked:
+            self._asked.remove(channel)
+        if (known := self._confirmed.get(channel)) and not known.done():
+            known.set_result(None)
+
+    def _refused(self, refusal: ResponseError) -> None:
+        """Tell whoever asked first; a refusal of anything else ends the connection."""
+        if not self._asked:
+            raise refusal
+        known = self._confirmed.pop(self._asked.popleft(), None)
+        if known is not None and not known.done():
+            known.set_exception(refusal)
 
     @property
     def alive(self) -> bool:

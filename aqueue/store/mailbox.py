@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from aqueue.store.link import Subscription
 
@@ -35,6 +35,9 @@ class Listener:
     def restored(self) -> None:
         """Take note that messages may have been missed."""
 
+    def moved(self) -> None:
+        """Take note that this server no longer speaks on the channel; another does, at which to listen anew."""
+
 
 class Mailbox:
     """The channels of one process at one server."""
@@ -53,11 +56,16 @@ class Mailbox:
             try:
                 if self._subscription is not None:
                     await self._subscription.subscribe(channel)
+            except ResponseError:
+                del self._listeners[channel]
+                raise
             except (RedisError, OSError):  # it has just died, and the keeper does not know yet
                 await self._drop()
             if self._subscription is None:
-                await self._open()
+                refused = await self._open()
                 self._tell_restored(but=channel)
+                if channel in refused:
+                    raise refused[channel]
             if self._keeper is None:
                 self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="aqueue mailbox")
 
@@ -79,15 +87,28 @@ class Mailbox:
             if channel != but:
                 listener.restored()
 
-    async def _open(self) -> None:
-        subscription = Subscription(await self._connect(), self._heard)
+    async def _open(self) -> dict[str, ResponseError]:
+        """Subscribe to all channels; give those that this server refuses, and let go of them."""
+        subscription = Subscription(await self._connect(), self._heard, self._ended)
+        refused: dict[str, ResponseError] = {}
         try:
-            for channel in self._listeners:
-                await subscription.subscribe(channel)
+            for channel in list(self._listeners):
+                try:
+                    await subscription.subscribe(channel)
+                except ResponseError as refusal:
+                    refused[channel] = refusal
         except BaseException:
             await subscription.close()
             raise
         self._subscription = subscription
+        for channel in refused:
+            self._ended(channel)
+        return refused
+
+    def _ended(self, channel: str) -> None:
+        listener = self._listeners.pop(channel, None)
+        if listener is not None:
+            listener.moved()
 
     async def _drop(self) -> None:
         subscription, self._subscription = self._subscription, None

@@ -13,12 +13,9 @@ import uuid
 from collections.abc import Iterable
 from typing import Final
 
-from redis.exceptions import RedisError
-
 from aqueue.errors import StoreError, StoreUnavailable
 from aqueue.job import JobId, JobState
 from aqueue.store.client import BATCH, Client
-from aqueue.store.connection import unavailable
 from aqueue.store.mailbox import Listener
 from aqueue.store.records import Ended
 
@@ -63,12 +60,7 @@ class Waiting(Listener):
         async with self._listening:
             if self._listens:
                 return
-            links, key = self._client.links, self._client.keys.channel(self._name)
-            try:
-                mailbox = await links.mailbox(key)
-                await mailbox.listen(key, self)
-            except (RedisError, OSError) as error:
-                raise unavailable(links.route.label, error) from error
+            await self._client.links.listen(self._client.keys.channel(self._name), self)
             self._listens = True
 
     def heard(self, message: str) -> None:
@@ -85,6 +77,10 @@ class Waiting(Listener):
 
     def restored(self) -> None:
         self._ask(self._waiters)
+
+    def moved(self) -> None:
+        self._listens = False
+        self._ask(self._waiters)  # which listens anew before
 
     def _ask(self, job_ids: Iterable[JobId]) -> None:
         self._unasked.update(job_ids)
@@ -104,6 +100,7 @@ class Waiting(Listener):
             while self._unasked:
                 batch = [self._unasked.pop() for _ in range(min(BATCH, len(self._unasked)))]
                 try:
+                    await self._listen()
                     self._deliver(batch, await self._client.ended(batch, self._name))
                 except StoreUnavailable as error:
                     log.debug("results are asked for again in %.0f s: %s", RECHECK_SECONDS, error)

@@ -7,7 +7,6 @@ import logging
 from typing import Final
 
 import anyio
-from redis.exceptions import RedisError
 
 from aqueue.errors import StoreError
 from aqueue.job import JobId
@@ -26,6 +25,7 @@ class Ear(Listener):
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
+        self._moved = asyncio.Event()
 
     def heard(self, message: str) -> None:
         verb, _, job_id = message.partition(" ")
@@ -38,23 +38,26 @@ class Ear(Listener):
         """A resume may have been missed; a missed cancel is in the heartbeat's next answer."""
         self._lane.look_again()
 
+    def moved(self) -> None:
+        self._moved.set()
+
     async def run(self) -> None:
         """Listen until cancelled."""
         client = self._lane.client
         channel = client.keys.channel(self._lane.worker)
         pause = PAUSE_SECONDS
         while True:
+            self._moved.clear()
             try:
-                mailbox = await client.links.mailbox(channel)
-                await mailbox.listen(channel, self)
-            except (RedisError, OSError, StoreError) as error:
+                mailbox = await client.links.listen(channel, self)
+            except StoreError as error:
                 log.debug("queue %s: not listening yet: %s", self._lane.name, error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, MAX_PAUSE_SECONDS)
                 continue
             self.restored()  # nobody heard what was said before
             try:
-                await asyncio.get_running_loop().create_future()  # until the agents end
+                await self._moved.wait()
             finally:
                 with anyio.CancelScope(shield=True):
                     await mailbox.forget(channel)

@@ -94,7 +94,7 @@ class Fetcher:
             free = 0 if again else min(self.free, self._share)
             if lane.recovering or not self._needs_turn(lane, free):
                 continue
-            turn = await lane.take_turn(free)
+            turn = await (lane.take_turn(free) if len(self._lanes) == 1 else lane.take_turn_beside_others(free))
             if turn is not None:
                 again = again or lane.has_more
         await self._park_or_unpark()

@@ -36,6 +36,8 @@ LASTING_MEMORY: Final = 0.98
 DUE_SOON_SECONDS: Final = 0.02
 """A turn that is needed so soon is not worth parking."""
 SETTLES_PER_TURN: Final = 500
+LATE_SECONDS: Final = 0.25
+"""A turn that is not answered by then goes on by itself: other queues may be on servers that are in no trouble."""
 RECOVERY_PAUSE_SECONDS: Final = 0.1
 MAX_RECOVERY_PAUSE_SECONDS: Final = 5.0
 
@@ -79,6 +81,7 @@ class Lane:
         self._wake = wake
         self._sent: tuple[list[Settle], int] | None = None
         self._recovery: asyncio.Task[None] | None = None
+        self._late: asyncio.Task[Turn | None] | None = None
         self._parking = Parking(client)
         self._to_park = False
         self.turn_parked = False
@@ -97,7 +100,8 @@ class Lane:
 
     @property
     def recovering(self) -> bool:
-        return self._recovery is not None and not self._recovery.done()
+        """The server is away, or late with its answer; the fetcher is woken when that is over."""
+        return any(task is not None and not task.done() for task in (self._recovery, self._late))
 
     @property
     def watched(self) -> bool:
@@ -132,6 +136,15 @@ class Lane:
         """Take a turn, whatever the last one said."""
         self.has_more = True
         self._wake()
+
+    async def take_turn_beside_others(self, free: int) -> Turn | None:
+        """As `take_turn`, but return None, too, if the answer is late, so that other queues need not wait for it."""
+        self._late = asyncio.get_running_loop().create_task(self.take_turn(free), name=f"aqueue turn {self.name}")
+        await asyncio.wait([self._late], timeout=LATE_SECONDS)
+        if self._late.done():
+            return self._late.result()
+        self._late.add_done_callback(lambda _: self._wake())
+        return None
 
     async def take_turn(self, free: int) -> Turn | None:
         """Settle what has ended and claim up to `free` jobs; None while the server is away.
@@ -251,12 +264,14 @@ class Lane:
         if self._parking.wanted:
             # What comes while nothing is parked must be looked for; a turn that was parked does so by itself.
             self.has_more = self.has_more or not self.turn_parked
-            await self._parking.tell_to_end()
+            await asyncio.wait([self._parking.tell_to_end()], timeout=LATE_SECONDS)
 
     async def unparked(self) -> None:
-        """End the parked fetch and return when it has ended, with the turn that was parked with it."""
+        """End the parked fetch and return when it has ended, with the turn that was parked with it, or is late."""
         await self.unpark()
         await self._parking.ended()
+        if self._late is not None:
+            await asyncio.wait([self._late])
 
     # control
 
@@ -277,7 +292,8 @@ class Lane:
 
     async def close(self) -> bool:
         """End what goes on in the background; say whether the server is known to have ended every parked fetch."""
-        if self._recovery is not None:
-            self._recovery.cancel()
-            await asyncio.gather(self._recovery, return_exceptions=True)
+        for task in (self._late, self._recovery):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         return await self._parking.close()

@@ -87,15 +87,20 @@ class Load:
 
     async def wrong(self, raw: redis.Redis) -> list[str]:
         """Stop producing, let the queue run empty, and say what must not have happened."""
+        async with Worker(self.working):
+            await self.rest()
+        return complaints(self.history, remains(raw, self.queue.name))
+
+    async def rest(self) -> None:
+        """Stop producing and return when the queue is empty, if there is a worker."""
         self._stopping.set()
-        async with Worker(self.working), asyncio.timeout(DRAIN_SECONDS):
+        async with asyncio.timeout(DRAIN_SECONDS):
             await asyncio.gather(*self._producing)
             while True:
                 stats = await self.queue.stats()
                 if not stats.queued + stats.scheduled + stats.running:
                     break
                 await asyncio.sleep(0.02)
-        return complaints(self.history, remains(raw, self.queue.name))
 
     def worker(self, **options: Any) -> Worker:
         return Worker(self.working, concurrency=10, **options)

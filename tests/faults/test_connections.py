@@ -56,6 +56,21 @@ async def test_a_heartbeat_that_waits_for_its_server_does_not_blame_the_loop(
     assert "has been blocked" not in caplog.text
 
 
+async def test_a_subscription_that_is_cut_off_at_once_costs_no_answer(server: Server, proxy: Proxy, door: Door) -> None:
+    """Who begins to wait for a result is as patient as who enqueues."""
+    async with Queue("q", url=door.url) as queue, Queue("q", url=server.url) as working:
+
+        @working.task
+        async def work() -> str:
+            return "done"
+
+        async with Worker(working):
+            job = await queue.enqueue("work")
+            proxy.decide = nth("SSUBSCRIBE", 1, Fault.CUT_BEFORE)
+            assert await job.result(timeout=10) == "done"
+            assert proxy.lies
+
+
 # a parked fetch whose connection ended on one side only goes on at the server, first in line
 
 

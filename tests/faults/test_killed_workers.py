@@ -196,5 +196,6 @@ async def test_long_jobs_run_once_with_two_workers_at_the_default_lease(own_serv
 def test_the_application_names_its_tasks() -> None:
     """The tests enqueue by name; a renamed task would only look like a slow one."""
     assert set(application.queue.tasks) == {
-        "brief", "gated", "blocking", "threaded", "poison", "second_time", "endless_at_first", "blocking_at_first"
+        "brief", "gated", "blocking", "threaded", "poison", "second_time", "endless_at_first", "blocking_at_first",
+        "of_a_key",
     }  # fmt: skip

@@ -248,7 +248,7 @@ async def test_a_subscription_is_confirmed_before_it_counts() -> None:
     messages: list[tuple[str, str]] = []
     async with ScriptedServer(lambda _: None) as server:
         connection = await route_of_url(server.url).connect("k")
-        subscription = Subscription(connection, lambda *message: messages.append(message))
+        subscription = Subscription(connection, lambda *message: messages.append(message), lambda _: None)
         subscribing = asyncio.ensure_future(subscription.subscribe("c"))
         await heard(server, 1)
         assert not subscribing.done()
@@ -265,7 +265,7 @@ async def test_a_subscription_is_confirmed_before_it_counts() -> None:
 async def test_a_subscription_that_is_cut_tells_who_waits_for_it() -> None:
     """Otherwise the wait for the confirmation would last until its time-out."""
     async with ScriptedServer(lambda _: None) as server:
-        subscription = Subscription(await route_of_url(server.url).connect("k"), lambda *_: None)
+        subscription = Subscription(await route_of_url(server.url).connect("k"), lambda *_: None, lambda _: None)
         subscribing = asyncio.ensure_future(subscription.subscribe("c"))
         await heard(server, 1)
         await server.drop()
@@ -282,5 +282,5 @@ async def test_a_link_that_is_closed_at_once_leaves_no_socket_open() -> None:
         await Link(connection).close()
         assert not connection.is_connected
         connection = await route_of_url(server.url).connect("k")
-        await Subscription(connection, lambda *_: None).close()
+        await Subscription(connection, lambda *_: None, lambda _: None).close()
         assert not connection.is_connected
