@@ -34,6 +34,8 @@ SIGNATURE_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 """What GCM is made for. Each job, or unique key, has a cipher key of its own, so random ones do not repeat."""
 
+LINE_BYTES: Final = 2048
+"""The longest of ours takes less: a task's name has its limit, and what strangers write is not to fill the log."""
 OF_KEY: Final = "key"
 KEYED: Final = "~"
 KEYED_DIGITS: Final = 20
@@ -78,9 +80,9 @@ def outside(data: bytes) -> Outside:
     """Read the first line of a payload."""
     if not is_sealed(data):
         return Outside("", JSON, "", "", False, b"", data)
-    line, _, sealed = data.partition(b"\n")
+    line = data[:LINE_BYTES].partition(b"\n")[0]
     word, form, key_id, task, of_key, *_ = [*line.decode("utf-8", "replace").split(" "), "", "", "", ""]
-    return Outside(word, form, key_id, task, of_key == OF_KEY, line, sealed)
+    return Outside(word, form, key_id, task, of_key == OF_KEY, line, data[len(line) + 1 :])
 
 
 class Safe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import inspect
 import pickle
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from aqueue import BadArguments, Encryption, NotSerializable, PayloadRefused, Se
 from aqueue.job import JobError, JobId, QueueName
 from aqueue.store import codec
 from aqueue.store.sealing import Purpose, Safe
-from aqueue.store.wire import Wire, wire_of
+from aqueue.store.wire import Wire, line_of, wire_of
 
 KEYS: Final = {name: f"{name}:{base64.b64encode(name.encode() * 16).decode()}" for name in ("k1", "k2")}
 Q, OTHER, ID, NEIGHBOUR = QueueName("q"), QueueName("other"), JobId("job-1"), JobId("job-2")
@@ -112,6 +113,20 @@ def test_nothing_slips_from_the_context_into_the_body(name: str, body: bytes, sp
     if head != name + "x":
         with pytest.raises(PayloadRefused):
             safe(Signing).open("call", JobId(head), shifted)
+
+
+@kinds
+def test_a_line_without_end_is_cut_short(kind: type[Any]) -> None:
+    """It is shown in the log before it is refused."""
+    endless = f"{kind.word} json k1 ".encode() + b"x" * 1_000_000
+    with suppress(BadArguments):  # of what lies open, the body is read too
+        assert len(line_of(endless)[0]) < 2048
+    with pytest.raises(PayloadRefused) as caught:
+        safe(kind).open("call", ID, endless)
+    with pytest.raises(PayloadRefused) as other:
+        safe(kind).open("call", ID, endless.replace(b"k1", b"k" * 100_000))
+    assert len(str(caught.value)) + len(str(other.value)) < 1000
+    assert safe(kind).open("call", ID, safe(kind).close("call", ID, CALL, task="\U0001f600" * 200))
 
 
 # rings
