@@ -132,6 +132,8 @@ class Safe:
 
     def _distrust(self, found: Outside) -> str:
         seal = self._seal
+        if not found.word and not found.sealed:
+            return "are gone, somebody has deleted them; enqueue it again"
         if not found.word:
             return (
                 f"are not {seal.word}, and queue {self._queue} takes only what is; give its sender the key, or take "

@@ -252,6 +252,15 @@ async def test_a_key_is_rotated_under_load_and_no_job_is_refused(shop: Any, kind
     assert len(jobs) == 30
 
 
+async def test_a_payload_that_was_deleted_is_not_called_unsealed(shop: Any, raw: Any) -> None:
+    """Else people look for a stranger where somebody has tidied up."""
+    one = await shop(seal(Signing, "k1"))
+    job = await one.sell.enqueue("x")
+    raw.delete(payload(job.id))
+    await Worker(one.queue).run(burst=True)
+    assert "are gone" in (await refusal(job)).reason
+
+
 async def test_a_worker_without_keys_refuses_what_is_sealed(shop: Any) -> None:
     """It was started without its secrets; it says so, instead of running what it cannot check."""
     one, bare = await shop(seal(Signing, "k1")), await shop()
