@@ -1,7 +1,8 @@
 """Every error that aqueue raises, as one tree.
 
     AqueueError
-    ├── JobError            JobNotFound, JobFailed, JobCancelled, JobExpired, ResultTimeout, LeaseLost
+    ├── JobError            JobNotFound, JobFailed, JobCancelled, JobExpired, ResultTimeout, LeaseLost,
+    │                       PayloadRefused
     ├── TaskError           UnknownTask, NotSerializable, BadArguments
     ├── StoreError          StoreUnavailable, StoreFull, UnsafeServer, DurabilityError
     └── ConfigurationError  (also a ValueError)
@@ -121,6 +122,13 @@ class LeaseLost(JobError):
             f"The lease of job {job_id} was lost, so this run's outcome was not stored; "
             "look for a blocked event loop or a long pause of this process.",
         )
+
+
+class PayloadRefused(JobError):
+    """Arguments or a result come from somebody who may not be trusted, or in a form that was not chosen.
+
+    Nothing of them was decoded.
+    """
 
 
 class TaskError(AqueueError):

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from aqueue.errors import ConfigurationError, shown
+from aqueue.keyring import Encryption, Signing
 from aqueue.retry import MAX_SECONDS, Retry
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Duration: TypeAlias = float | timedelta | str
 Durable: TypeAlias = Literal["memory", "disk", "replica"]
+Serializer: TypeAlias = Literal["json", "pickle"]
 
 FOREVER: Final = -1.0
 DEFAULT_PREFIX: Final = "aqueue"
@@ -120,6 +122,10 @@ class Settings:
     max_bytes: int = 1024 * 1024
     prefix: str = field(default_factory=lambda: os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX)
     """What the names of all keys begin with; an application that trusts no other has one of its own."""
+    seal: Signing | Encryption | None = None
+    """How payloads are protected; None leaves it to AQUEUE_SIGNING_KEYS or AQUEUE_ENCRYPTION_KEYS, if one is set."""
+    serializer: Serializer = "json"
+    """`pickle` takes nearly any value, and only where payloads are sealed: reading one runs what it says."""
     limit: Limit | Sequence[Limit] | None = None
     """For all jobs of the queue together."""
     priority_aging: float = 0.0
@@ -146,6 +152,10 @@ class Settings:
             raise ConfigurationError(f"max_bytes must be at most {LARGEST_BYTES}, for a server takes no more at once.")
         if not isinstance(self.retry, Retry):
             raise ConfigurationError(f"retry must be a Retry, not {shown(self.retry)}; write Retry(max_attempts=...).")
+        if self.seal is not None and not isinstance(self.seal, Signing | Encryption):
+            raise ConfigurationError("seal must be Signing(...) or Encryption(...).")  # what it is may be a key
+        if self.serializer not in ("json", "pickle"):
+            raise ConfigurationError(f"serializer must be 'json' or 'pickle', not {shown(self.serializer)}.")
         if self.lease < MIN_LEASE_SECONDS:
             raise ConfigurationError(f"lease must be at least {MIN_LEASE_SECONDS:g} s, not {self.lease:g} s.")
 

@@ -38,6 +38,7 @@ from aqueue.store.records import (
     Turn,
 )
 from aqueue.store.scripts import Arg, load
+from aqueue.store.wire import Wire
 
 T = TypeVar("T")
 
@@ -59,9 +60,10 @@ def ttl_ms(seconds: float) -> int:
 class Client:
     """The store of one queue."""
 
-    def __init__(self, server: Server, queue: QueueName, settings: Settings) -> None:
+    def __init__(self, server: Server, queue: QueueName, settings: Settings, wire: Wire | None = None) -> None:
         self.keys = Keys(settings.prefix, queue)
         self.settings = settings
+        self.wire = wire or Wire(queue)
         self._server = server
         self._registered = False
         self._coalescers: WeakKeyDictionary[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
@@ -225,7 +227,7 @@ class Client:
         Errors: StoreUnavailable, after which the same turn must be sent again: it is then answered as the first.
         Source: lua/settle_and_claim.lua; settling and claiming in one call after BullMQ, in batches after River.
         """
-        fields = [field for settle in settles for field in layout.settle_fields(settle)]
+        fields = [field for settle in settles for field in layout.settle_fields(settle, self.wire.encode_error)]
         read = partial(layout.turn, token=LeaseToken(f"{worker}/{turn}"))
         return await self._run("settle_and_claim", read, *self._turn_arguments(worker, turn, free), items=fields)
 

@@ -71,6 +71,10 @@ class Envelope(msgspec.Struct, array_like=True):
     kwargs: dict[str, msgspec.Raw]
     headers: Headers
 
+    def arguments(self, decoder: ArgumentsDecoder) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give args and kwargs. Errors: BadArguments when they do not fit the signature or its types."""
+        return decoder.decode(self)
+
 
 class EnvelopeTooNew(BadArguments):
     """A later release has written it, whose workers can read it."""
@@ -126,7 +130,7 @@ def _name_culprit(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     for name in kwargs:
         if _writable(name) != name:
             raise NotSerializable(f"the argument name {_writable(name)!r} of {task} is not text that UTF-8 can hold.")
-    for name, value in _named(args, kwargs):
+    for name, value in named(args, kwargs):
         try:
             _encoder.encode(value)
         except _UNWRITABLE as error:
@@ -137,7 +141,7 @@ def _name_culprit(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 
 def _refuse_unwritable_floats(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    for name, value in _named(args, kwargs):
+    for name, value in named(args, kwargs):
         if _loses_a_float(value):
             raise NotSerializable(
                 f"{name} of {task} has a float that JSON cannot hold (nan or inf); pass None or text."
@@ -163,13 +167,17 @@ def _has_unwritable_float(value: object) -> bool:
     return False
 
 
-def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [*((f"argument {i}", value) for i, value in enumerate(args, 1)), *kwargs.items()]
 
 
 def largest_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """Say which argument takes most of an envelope."""
-    sizes = [(len(_encoder.encode(value)), name) for name, value in _named(args, kwargs)]
+    return largest([(len(_encoder.encode(value)), name) for name, value in named(args, kwargs)])
+
+
+def largest(sizes: Sequence[tuple[int, str]]) -> str:
+    """Say which of some arguments, given by size and name, is the largest."""
     size, name = max(sizes, default=(0, "none"))
     return f"{name} alone takes {size}"
 
@@ -180,12 +188,15 @@ def decode_envelope(data: bytes) -> Envelope:
         envelope = _envelope_decoder.decode(data)
     except UNREADABLE as error:
         raise BadArguments(f"the stored envelope cannot be read ({error}); enqueue the job again") from error
-    if envelope.version != WIRE_VERSION:
-        kind = EnvelopeTooNew if envelope.version > WIRE_VERSION else BadArguments
-        raise kind(
-            f"the stored envelope has version {envelope.version}, this worker reads {WIRE_VERSION}; upgrade the worker"
-        )
+    check_version(envelope.version)
     return envelope
+
+
+def check_version(version: int) -> None:
+    """Raise for an envelope of which this package knows nothing. Errors: EnvelopeTooNew, BadArguments."""
+    if version != WIRE_VERSION:
+        kind = EnvelopeTooNew if version > WIRE_VERSION else BadArguments
+        raise kind(f"the stored envelope has version {version}, this worker reads {WIRE_VERSION}; upgrade the worker")
 
 
 def decode_plain(data: bytes | msgspec.Raw) -> Any:
@@ -211,12 +222,17 @@ def encode_result(value: object, limit: int) -> bytes:
         ) from error
     if b"null" in data and value is not None and _loses_a_float(value):
         raise NotSerializable("the result has a float that JSON cannot hold (nan or inf); return None or text")
-    if len(data) > limit:
+    return within(data, limit)
+
+
+def within(result: bytes, limit: int) -> bytes:
+    """Give an encoded result back unless it is too large. Errors: NotSerializable."""
+    if len(result) > limit:
         raise NotSerializable(
-            f"the result takes {len(data)} bytes, more than the {limit} allowed; "
+            f"the result takes {len(result)} bytes, more than the {limit} allowed; "
             "store it elsewhere and return where it is"
         )
-    return data
+    return result
 
 
 def result_decoder(annotation: Any) -> Callable[[bytes], Any]:

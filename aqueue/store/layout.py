@@ -11,8 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
 
 from aqueue.errors import StoreError
-from aqueue.job import JobId, JobState, LeaseToken, WorkerId
-from aqueue.store import codec
+from aqueue.job import JobError, JobId, JobState, LeaseToken, WorkerId
 from aqueue.store.records import (
     Beat,
     Cancelled,
@@ -279,16 +278,16 @@ def wishes(job: NewJob) -> str:
     return " ".join([f"{name}={value}" for name, value in asked.items() if value is not None])
 
 
-def settle_fields(settle: Settle) -> tuple[Arg, ...]:
+def settle_fields(settle: Settle, encode_error: Callable[[JobId, JobError], bytes]) -> tuple[Arg, ...]:
     """Lay out id, token, ending and body; see lua/settle_and_claim.lua."""
     head = (settle.id, settle.token)
     match settle.outcome:
         case Completed(result, ttl, task):
             return (*head, _completed(ttl, task), result)
         case Retried(error=error, delay=delay):
-            return (*head, f"retried {round(delay * 1000)} 0 ", codec.encode_error(error))
+            return (*head, f"retried {round(delay * 1000)} 0 ", encode_error(settle.id, error))
         case Failed(error, ttl):
-            return (*head, f"failed 0 {ttl} ", codec.encode_error(error))
+            return (*head, f"failed 0 {ttl} ", encode_error(settle.id, error))
         case Cancelled(ttl):
             return (*head, f"cancelled 0 {ttl} ", "")
         case Released(delay, unknown_task):

@@ -197,6 +197,9 @@ async def _banner(worker: Worker) -> None:
         ", ".join(queue.name for queue in worker.queues), worker.concurrency, settings.timeout,
         settings.retry.max_attempts, settings.lease,
     )  # fmt: skip
+    for queue in worker.queues:
+        if queue.wire.description:
+            log.info("queue %s: %s", queue.name, queue.wire.description)
     tasks = sorted({name for queue in worker.queues for name in queue.tasks})
     log.info("tasks: %s", ", ".join(tasks) or "none - is the module that defines them imported?")
 

@@ -17,6 +17,7 @@ from aqueue.errors import AqueueError, StoreUnavailable, shown
 from aqueue.job import JobError
 from aqueue.store import codec
 from aqueue.store.records import Cancelled, Completed, Failed, Gone, Outcome, Released, Retried
+from aqueue.store.wire import line_of
 from aqueue.worker.run import NAME_LIMIT, Reason, Run
 
 log = logging.getLogger("aqueue.worker")
@@ -57,19 +58,19 @@ class Journal:
         if not log.isEnabledFor(logging.INFO):
             return
         try:
-            envelope = codec.decode_envelope(run.lease.envelope)
+            task, envelope = line_of(run.lease.envelope)
         except AqueueError:
             return
-        name = envelope.task[:NAME_LIMIT]
-        call = f"{name}({self._arguments(envelope)})"
+        name = task[:NAME_LIMIT]
+        shown = f"{name}({self._arguments(envelope)})"
         crashed = f" (crashed {run.lease.crashes}x before)" if run.lease.crashes else ""
         log.info(
-            "%8.3fs -> %s %s%s", run.lease.waited_ms / 1000, run.lease.id, call, crashed,
+            "%8.3fs -> %s %s%s", run.lease.waited_ms / 1000, run.lease.id, shown, crashed,
             extra=_fields(queue, run, name, event="started", wait_s=run.lease.waited_ms / 1000),
         )  # fmt: skip
 
-    def _arguments(self, envelope: codec.Envelope) -> str:
-        if not self._show_arguments:
+    def _arguments(self, envelope: codec.Envelope | None) -> str:
+        if envelope is None or not self._show_arguments:
             return "…"
         parts = [bytes(envelope.args).decode("utf-8", "replace")[1:-1]]
         parts += [f"{name}={bytes(raw).decode('utf-8', 'replace')}" for name, raw in envelope.kwargs.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import redis
 from servers import Server, binaries
 from typer.testing import CliRunner
 
-from aqueue import Job, JobState, Queue, Settings, Worker
+from aqueue import Encryption, Job, JobState, Queue, Settings, Signing, Worker
 from aqueue.ops.cli import app, main
 from aqueue.ops.render import duration, plain
 from aqueue.store import connection
@@ -257,8 +258,8 @@ async def test_jobs_as_json_keep_their_keys(cli: Cli, queue: Queue) -> None:
     assert set(document) == {"now", "jobs", "more"}
     (row,) = document["jobs"]
     assert set(row) == {
-        "id", "queue", "task", "state", "attempt", "crashes", "args", "kwargs", "enqueued_at", "due_at", "started_at",
-        "ended_at", "waited_s", "ran_s", "worker", "error", "result_bytes",
+        "id", "queue", "task", "state", "attempt", "crashes", "payload", "args", "kwargs", "enqueued_at", "due_at",
+        "started_at", "ended_at", "waited_s", "ran_s", "worker", "error", "result_bytes",
     }  # fmt: skip
     assert (row["id"], row["state"], row["args"], row["kwargs"]) == (broken.id, "failed", [0], {})
     assert set(row["error"]) == {"type", "message", "traceback"}
@@ -349,6 +350,30 @@ async def test_a_completed_job_says_why_its_arguments_are_not_shown(cli: Cli, qu
 
     assert "args      gone, the job has completed" in out
     assert "result    2 bytes" in out
+
+
+@pytest.mark.parametrize("kind", [Signing, Encryption])
+async def test_operators_need_no_keys_to_look_after_sealed_jobs(
+    cli: Cli, server: Server, kind: type[Signing | Encryption], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """State and id are what they act on; what they cannot read is said to be so, and is there with a key."""
+    ring = f"k1:{base64.b64encode(bytes(32)).decode()}"
+    async with Queue("q", url=server.url, settings=Settings(seal=kind(ring))) as queue:
+        job = await queue.enqueue("mail", "Zoë")
+
+        shown, listed = [(await cli(*command)).out for command in (["job", job.id], ["jobs"])]
+        row = (await cli("job", job.id, "--json")).document["job"]
+        monkeypatch.setenv(kind.variable, ring)
+        with_key = (await cli("job", job.id)).out
+        monkeypatch.delenv(kind.variable)
+        assert (await cli("cancel", job.id)).code == 0
+
+    secret = kind is Encryption
+    assert "state     queued" in shown
+    assert ("args      encrypted, cannot be opened here" if secret else 'payload   signed\nargs      "Zoë"') in shown
+    assert f'payload   {kind.word}\nargs      "Zoë"' in with_key
+    assert re.search(rf"{job.id} +q +mail +queued +{kind.word} ", listed)
+    assert (row["payload"], row["args"]) == (kind.word, None if secret else ["Zoë"])
 
 
 async def test_arguments_are_shown_as_they_were_passed(cli: Cli, queue: Queue) -> None:

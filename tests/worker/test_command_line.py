@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -20,7 +21,7 @@ import pytest
 from leaks import leaks
 from servers import Server, binaries
 
-from aqueue import JobInfo, Queue
+from aqueue import JobInfo, Queue, Settings, Signing
 from aqueue.store.records import QueueStats
 
 T = TypeVar("T")
@@ -239,6 +240,34 @@ def test_the_banner_says_who_works_on_what_and_where(start: Start, server: Serve
     assert re.match(rf"(redis|valkey)\S* \S*? ?at {re.escape(server.url)}\b", where)
     assert limits == "queues default - concurrency 7, timeout 300s, attempts 4, lease 15s"
     assert tasks == "tasks: block, double, fetch, wait_for"
+
+
+def test_a_worker_takes_its_keys_from_the_environment_and_tells_their_names_only(start: Start, server: Server) -> None:
+    """An operator sees which keys are in force, and whether what is unsealed is still taken."""
+    keys = {name: base64.b64encode(name.encode() * 16).decode() for name in ("k1", "k2")}
+    ring = ",".join(f"{name}:{key}" for name, key in keys.items())
+    sealed = Queue("default", url=server.url, settings=Settings(seal=Signing(ring)))
+
+    async def add(queue: Queue) -> tuple[str, str]:
+        async with sealed:
+            return (await sealed.enqueue("double", 21)).id, (await queue.enqueue("double", 4)).id
+
+    good, stranger = ask(server, add)
+    worker = start("tasks:queue", "--burst", "-v", AQUEUE_SIGNING_KEYS=ring)
+
+    assert worker.ended() == 0
+    assert "queue default: payloads signed with k1, k2 taken too\n" in worker.text
+    assert re.search(rf"<- {good} double ok$", worker.text, re.MULTILINE)
+    assert re.search(rf"!! {stranger} \? PayloadRefused: .+ failed for good$", worker.text, re.MULTILINE)
+    assert not any(key in worker.text for key in keys.values())
+
+
+def test_a_worker_whose_keys_cannot_be_used_does_not_start(start: Start) -> None:
+    """Rather no worker than one that runs whatever comes."""
+    worker = start("tasks:queue", "--burst", AQUEUE_SIGNING_KEYS="k1:c2VjcmV0,k2:c2VjcmV0")
+    assert worker.ended() == 2
+    assert "error: AQUEUE_SIGNING_KEYS: " in worker.text
+    assert "c2VjcmV0" not in worker.text
 
 
 def test_each_job_has_a_start_and_an_end_line(start: Start, server: Server) -> None:
