@@ -31,10 +31,11 @@ T = TypeVar("T")
 PATIENCE_SECONDS: Final = 3.0
 """For how long a call is tried again while the server cannot be reached. Every script may be sent twice."""
 
-_MOVED: Final = {"MOVED", "ASK", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED"}
+_MOVED: Final = {"MOVED", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED"}
 """Not executed, because another server has to be asked: connect anew."""
-_BUSY: Final = {"TRYAGAIN", "BUSY", "LOADING", "NOREPLICAS", "MISCONF"}
-"""Not executed, because the server cannot do it now: ask again in a moment."""
+_BUSY: Final = {"TRYAGAIN", "ASK", "BUSY", "LOADING", "NOREPLICAS", "MISCONF"}
+"""Not executed, because the server cannot do it now: ask again in a moment. ASK says that the slot is on the move:
+nothing can be done at its new server before it has arrived as a whole, and then this one says MOVED."""
 _CODES: Final = {
     "OutOfMemoryError": "OOM",
     "ReadOnlyError": "READONLY",

@@ -141,6 +141,11 @@ class Keys:
         """Hash: counters since the queue was first used."""
         return f"{self.base}stats"
 
+    @cached_property
+    def nowhere(self) -> str:
+        """None: nothing is ever stored there. Named so that no script runs on a part of the queue; see scripts.py."""
+        return nowhere(self.base)
+
     def channel(self, subscriber: str) -> str:
         """Sharded channel on which one process hears of ended jobs, or one worker of cancels and resumes."""
         return f"{self.base}channel:{subscriber}"
@@ -176,6 +181,11 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
 """What the server calls the type of each kind of key."""
 GATES: Final = ("waiting", "permits", "pace")
 """The kinds of keys of which each gate has its own."""
+
+
+def nowhere(base: str) -> str:
+    """Spell the key of a queue that never exists; see Keys.nowhere."""
+    return f"{base}nowhere"
 
 
 def unique_digest(task: str, key: str) -> str:

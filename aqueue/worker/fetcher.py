@@ -46,13 +46,20 @@ class Fetcher:
     @property
     def free(self) -> int:
         """Slots that neither a run nor an unanswered turn takes."""
-        if self.draining:
-            return 0
+        return 0 if self.draining else max(0, self._room)
+
+    @property
+    def excess(self) -> int:
+        """Jobs beyond the slots, brought by a turn that was answered when its slots had been given to others."""
+        return max(0, -self._room)
+
+    @property
+    def _room(self) -> int:
         reserved = sum(lane.reserved for lane in self._lanes)
-        free = self._slots - reserved - sum(lane.active for lane in self._lanes)
+        room = self._slots - reserved - sum(lane.active for lane in self._lanes)
         if self._max_jobs is not None:
-            free = min(free, self._max_jobs - reserved - sum(lane.claimed for lane in self._lanes))
-        return max(0, free)
+            room = min(room, self._max_jobs - reserved - sum(lane.claimed for lane in self._lanes))
+        return room
 
     @property
     def _share(self) -> int:
