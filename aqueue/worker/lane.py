@@ -157,12 +157,9 @@ class Lane:
         if self._late.done():
             return self._late.result()
         doubt = asyncio.get_running_loop().call_later(DOUBT_SECONDS - LATE_SECONDS, self._doubt)
-        self._late.add_done_callback(partial(self._no_longer_late, doubt))
+        self._late.add_done_callback(lambda _: doubt.cancel())
+        self._late.add_done_callback(lambda _: self._wake())
         return None
-
-    def _no_longer_late(self, doubt: asyncio.TimerHandle, _: object) -> None:
-        doubt.cancel()
-        self._wake()
 
     def _doubt(self) -> None:
         self._in_doubt = True

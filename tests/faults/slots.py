@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +80,7 @@ class MovingSlot:
 
 
 @contextmanager
-def moving(cluster: str, queue: str) -> Iterator[MovingSlot]:
+def moving(cluster: str, queue: str) -> Generator[MovingSlot]:
     """Give the slot of a queue, and the next node for its new one."""
     ports = [int(host.rpartition(":")[2]) for host in cluster.removeprefix("redis+cluster://").split(",")]
     nodes = [redis.Redis(port=port, decode_responses=True) for port in ports]

@@ -105,6 +105,28 @@ async def test_what_comes_too_late_for_its_slots_goes_back(
     assert most == 2
 
 
+async def test_a_server_that_says_nothing_costs_no_other_queue_its_lease(
+    server: Server, proxy: Proxy, door: Door
+) -> None:
+    """Leases are renewed apart: beats of one queue come while a beat of the other waits for its answer."""
+    other = await proxy.door("other")
+
+    def beats(name: str) -> int:
+        return sum(request.name == "extend" and request.door == name for request in proxy.requests)
+
+    settings = Settings(lease=1)
+    async with (
+        Queue("far", url=door.url, settings=settings) as far,
+        Queue("near", url=other.url, settings=settings) as near,
+        Worker(far, near),
+    ):
+        door.freeze()
+        asked, renewed = beats("worker"), beats("other")
+        await until(lambda: beats("other") >= renewed + 4)
+        assert beats("worker") <= asked + 1, "it was asked again, so the others have waited for it"
+        door.thaw()
+
+
 # a parked fetch whose connection ended on one side only goes on at the server, first in line
 
 

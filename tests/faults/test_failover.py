@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -59,7 +59,7 @@ def sentinel(tmp_path: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def sentinel_site(tmp_path: Path, *, patience_ms: int = 500) -> Iterator[Site]:
+def sentinel_site(tmp_path: Path, *, patience_ms: int = 500) -> Generator[Site]:
     """Run one primary, two replicas, and three sentinels of which two must agree."""
     with ExitStack() as stack:
         ports = [free_port() for _ in range(3)]
@@ -111,7 +111,7 @@ def cluster(tmp_path: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def cluster_site(tmp_path: Path, *, patience_ms: int = 1000) -> Iterator[Site]:
+def cluster_site(tmp_path: Path, *, patience_ms: int = 1000) -> Generator[Site]:
     """Run three primaries with a third of the slots each, and a replica for each."""
     with ExitStack() as stack:
         ports = [free_port() for _ in range(6)]

@@ -147,7 +147,7 @@ async def test_no_script_runs_on_a_part_of_a_queue(cluster: str, monkeypatch: py
             slot.source.zadd(f"{base}workers", {ME: 1})  # its lease ended long ago
             assert {_kind(key) for key in slot.left()} >= RECORDS | WORKERS | GATES | LISTS
             slot.begin()
-            assert slot.carry(partial(_is_of, MOVED[moved]))
+            assert slot.carry(partial(_is_one_of, MOVED[moved]))
             with monkeypatch.context() as patch:
                 patch.setattr(connection, "PATIENCE_SECONDS", 0.0)
                 wrong += [f"{moved} moved: {what}" for what in await _wrong(full, slot)]
@@ -173,7 +173,7 @@ async def _all_run(queues: list[FullQueue]) -> None:
         await full.queue.close()
 
 
-def _is_of(kinds: set[str], key: str) -> bool:
+def _is_one_of(kinds: set[str], key: str) -> bool:
     return _kind(key) in kinds
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ RECORDS = ("job:", "payload:")
 
 
 @asynccontextmanager
-async def loads(url: str) -> AsyncIterator[list[Load]]:
+async def loads(url: str) -> AsyncGenerator[list[Load]]:
     """Twenty queues, each with a producer that waits for its results, and one worker for all."""
     async with AsyncExitStack() as stack:
         all_loads = [
