@@ -1,10 +1,11 @@
 # One virtual environment, made on first use: with uv where there is one, else with python3 -m venv.
 PYTHON ?= python3
+MINUTES ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types chaos oldest bench bench-quick clean
+.PHONY: demo test check lint types audit chaos soak oldest bench bench-quick clean
 
 demo: $(READY)  ## one job per file of the standard library, on the embedded server
 	$(BIN)/python examples/quickstart.py $(DIR)
@@ -22,8 +23,15 @@ types: $(READY)
 	$(BIN)/mypy aqueue tests examples bench
 	$(BIN)/basedpyright --level error
 
+audit: $(READY)  ## known vulnerabilities of everything installed here; fails too where no database answers
+	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/installed.txt
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement $(VENV)/installed.txt
+
 chaos: $(READY)  ## the long fault runs, several minutes
 	$(BIN)/python -m pytest -m chaos -s
+
+soak: $(READY)  ## steady work for MINUTES (60), measured: nothing may grow
+	AQUEUE_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -m chaos -s tests/faults/test_soak.py
 
 oldest: .venv-oldest/.ready  ## the tests again, with the oldest redis-py that is supported
 	.venv-oldest/bin/python -m pytest tests/behaviour tests/transitions tests/store tests/faults/test_topologies.py

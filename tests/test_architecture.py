@@ -24,7 +24,7 @@ DOCS = PACKAGE.parent / "docs"
 LUA = PACKAGE / "store" / "lua"
 
 LAYERS = (
-    {"errors", "retry", "settings", "limits", "unique", "options", "job", "job_ids", "embedded"},
+    {"errors", "keyring", "retry", "settings", "limits", "unique", "options", "job", "job_ids", "embedded"},
     {"store"},
     {"context", "middleware", "task", "identity", "submission", "queue"},
     {"worker"},

@@ -35,6 +35,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from aqueue import embedded
 from aqueue.errors import ConfigurationError
 from aqueue.store import tls
+from aqueue.store.link import GARBLED
 from aqueue.store.slots import SlotMap, draw
 
 CONNECT_SECONDS: Final = 5.0
@@ -203,6 +204,8 @@ async def _greet(connection: AbstractConnection) -> AbstractConnection:
         await connection.disconnect(nowait=True)
         if isinstance(error.__cause__, AuthenticationError):  # wrapped on unix sockets
             raise error.__cause__ from None
+        if isinstance(error, GARBLED) and not isinstance(error, ConfigurationError):
+            raise RedisConnectionError(f"what it says is no greeting: {error}") from error
         raise
     return connection
 

@@ -159,9 +159,7 @@ class Links:
                     link = self._aside.get(node)
                     if link is None or not link.alive:
                         link = self._aside[node] = await self.dedicated(key)
-                    replies = await link.call_in_a_row(*commands, timeout=patience + REPLY_SECONDS)
-                if isinstance(replies[0], ResponseError):
-                    raise replies[0]
+                    replies = await link.call_in_a_row(*commands, timeout=patience + REPLY_SECONDS, first_decides=True)
             except (RedisError, OSError) as error:
                 attempts = await self._endure(error, key, attempts)
             else:
@@ -197,6 +195,11 @@ class Links:
             ) from refusal
         elif code == "NOPERM":
             raise StoreError(f"{self.route.label} does not permit this user what aqueue needs: {refusal}.") from refusal
+        elif code == "WRONGTYPE":
+            raise StoreError(
+                f"At {self.route.label} another type of value than aqueue's lies under {key}, or under a key beside it "
+                f"({refusal}); `aqueue doctor` names it, so that it can be renamed or removed."
+            ) from refusal
         elif code not in _BUSY:
             raise StoreError(
                 f"{self.route.label} refused a script of aqueue ({refusal}); please report this."

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 _pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
 """hiredis declares a tuple of one element."""
 
+GARBLED: Final = (TypeError, ValueError, AttributeError, LookupError, RecursionError)
+"""What the parsers of redis-py raise for bytes that are a reply by their form only, beside its own errors."""
+
 REPLY_SECONDS: Final = 5.0
-"""A server that has not answered by then is taken for lost; scripts take about a millisecond."""
+"""A server that has answered nothing for so long is taken for lost; scripts take about a millisecond."""
+UNREAD_SECONDS: Final = 0.1
+"""A look at the clock that comes later than this was kept by a blocked loop, and finds replies that nobody has read."""
 
 
 AT_ONCE_BYTES: Final = 64 * 1024
@@ -40,7 +45,11 @@ class Link:
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float, float]] = deque()
+        """The futures of replies, each with its deadline and for how long the server may be silent before it."""
+        self._answered_at = float("-inf")
+        self._spared_since: float | None = None
+        """The last answer at the time when a late look was put off, which is done once."""
         self._outbox: list[bytes] = []
         self._outgoing = asyncio.Event()
         self._broken: Exception | None = None
@@ -65,27 +74,39 @@ class Link:
         await self._leave(packed, (reply,), timeout)
         return await reply
 
-    async def call_in_a_row(self, *commands: tuple[Arg, ...], timeout: float) -> list[Any]:
+    async def call_in_a_row(self, *commands: tuple[Arg, ...], timeout: float, first_decides: bool = False) -> list[Any]:
         """Send commands in one write, each executed once the one before has ended; return replies and refusals.
 
+        With `first_decides` a refusal of the first ends the connection, since nobody wants to wait for the others.
         Units:  `timeout` in seconds, for all of them.
-        Errors: as `call`, but for refusals.
+        Errors: as `call`; refusals that are not of the first, or without `first_decides`, are returned.
         """
         packed = b"".join([_pack(command) for command in commands])
         replies = [self._loop.create_future() for _ in commands]
         await self._leave(packed, replies, timeout)
+        if first_decides:
+            await self._unless_refused(*replies)
         answers = await asyncio.gather(*replies, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, ResponseError):
                 raise answer
         return answers
 
+    async def _unless_refused(self, first: asyncio.Future[Any], *others: asyncio.Future[Any]) -> None:
+        try:
+            await asyncio.shield(first)
+        except ResponseError:
+            self._break(RedisConnectionError("what was to be waited for was refused"))
+            await asyncio.gather(*others, return_exceptions=True)
+            raise
+
     async def _leave(self, packed: bytes, replies: Sequence[asyncio.Future[Any]], timeout: float) -> None:
         if self._broken is not None:
             raise RedisConnectionError("the connection is closed") from self._broken
         deadline = self._loop.time() + timeout
         at_once = not self._waiting and len(packed) <= AT_ONCE_BYTES
-        self._waiting.extend([(reply, deadline) for reply in replies])
+        silence = min(timeout, REPLY_SECONDS)
+        self._waiting.extend([(reply, deadline, silence) for reply in replies])
         if self._late is None or deadline < self._late.when():
             self._watch(deadline)
         if at_once:
@@ -125,6 +146,8 @@ class Link:
                 self._answer(reply)
         except (RedisError, OSError) as error:
             self._break(error)
+        except GARBLED as error:
+            self._break(RedisConnectionError(f"what the server said is no reply: {error}"))
         finally:
             self._break(RedisConnectionError("the connection was closed"))
             await self._connection.disconnect(nowait=True)
@@ -132,7 +155,8 @@ class Link:
     def _answer(self, reply: Any) -> None:
         if not self._waiting:
             raise RedisConnectionError("the server sent a reply that nobody asked for")
-        future, _ = self._waiting.popleft()
+        future, _, _ = self._waiting.popleft()
+        self._answered_at = self._loop.time()
         if future.done():  # its caller was cancelled
             return
         if isinstance(reply, Exception):
@@ -146,13 +170,19 @@ class Link:
         self._late = self._loop.call_at(deadline, self._check_late)
 
     def _check_late(self) -> None:
-        self._late = None
-        if self._waiting:
-            deadline = min(deadline for _, deadline in self._waiting)
-            if deadline <= self._loop.time():
-                self._break(RedisTimeoutError("the server did not answer in time"))
-            else:
-                self._watch(deadline)
+        """Give up if a reply is overdue and none has come of late: who waits behind others waits for theirs, too."""
+        late, self._late = self._late, None
+        if late is None or not self._waiting:
+            return
+        now, answered = self._loop.time(), self._answered_at
+        deadline = min(max(deadline, answered + silence) for _, deadline, silence in self._waiting)
+        if deadline > now:
+            self._watch(deadline)
+        elif now > late.when() + UNREAD_SECONDS and self._spared_since != answered:
+            self._spared_since = answered
+            self._watch(now + UNREAD_SECONDS)
+        else:
+            self._break(RedisTimeoutError("the server did not answer in time"))
 
     def _break(self, error: Exception) -> None:
         if self._broken is not None:
@@ -163,7 +193,7 @@ class Link:
         for task in {self._reader, self._writer} - {asyncio.current_task(self._loop)}:
             task.cancel()
         while self._waiting:
-            future, _ = self._waiting.popleft()
+            future, _, _ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(error)
 
@@ -213,25 +243,35 @@ class Subscription:
         try:
             while True:
                 try:
-                    push: Any = await self._connection.read_response(disable_decoding=True, push_request=True)
+                    push = await self._connection.read_response(disable_decoding=True, push_request=True)
                 except ResponseError as refusal:
                     self._refused(refusal)
                     continue
-                kind, channel, data = push[:3]
-                if kind == b"smessage":
-                    self._heard(channel.decode(), data.decode("utf-8", "surrogateescape"))
-                elif kind == b"ssubscribe":
-                    self._answered(channel.decode())
-                elif kind == b"sunsubscribe" and channel and self._confirmed.pop(channel.decode(), None):
-                    self._ended(channel.decode())  # unasked: its slot has moved to another server
+                self._take(push)
         except (RedisError, OSError) as problem:
             error = problem
+        except GARBLED as problem:
+            error = RedisConnectionError(f"what the server said is no message: {problem}")
         finally:
             for future in self._confirmed.values():
                 if not future.done():
                     future.set_exception(error)
                     future.exception()  # seen: whoever waits gets it, nobody else need be warned
             await self._connection.disconnect(nowait=True)
+
+    def _take(self, push: Any) -> None:
+        """Take one message. Errors: ConnectionError for what is none, since nobody knows what will follow."""
+        match push:
+            case [b"smessage", bytes() as channel, bytes() as data]:
+                self._heard(channel.decode("utf-8", "replace"), data.decode("utf-8", "surrogateescape"))
+            case [b"ssubscribe", bytes() as channel, _]:
+                self._answered(channel.decode("utf-8", "replace"))
+            case [b"sunsubscribe", channel, _]:
+                name = channel.decode("utf-8", "replace") if channel else ""
+                if self._confirmed.pop(name, None):
+                    self._ended(name)  # unasked: its slot has moved to another server
+            case _:
+                raise RedisConnectionError("the server sent what is no message")
 
     def _answered(self, channel: str) -> None:
         if channel in self._asked:

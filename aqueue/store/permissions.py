@@ -79,6 +79,7 @@ RIGHTS: Final = {
             "lrange",
             "scan",
             "script|exists",
+            "type",
             "zmscore",
             "zrange",
             "zscan",

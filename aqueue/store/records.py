@@ -107,6 +107,8 @@ class Released(msgspec.Struct, frozen=True, gc=False):
 
     delay: float = 0.0
     unknown_task: bool = False
+    too_new: bool = False
+    """Not even the task's name could be read."""
 
 
 Outcome: TypeAlias = Completed | Retried | Failed | Cancelled | Released

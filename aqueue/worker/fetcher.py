@@ -105,7 +105,11 @@ class Fetcher:
             if turn is not None:
                 again = again or lane.has_more
         await self._park_or_unpark()
-        return again and self.free > 0
+        return (again and self.free > 0) or self._has_outcomes()
+
+    def _has_outcomes(self) -> bool:
+        """Say whether a turn would store something: what ended while a lane recovered has woken this agent in vain."""
+        return any(lane.outbox and not (lane.recovering or lane.turn_parked) for lane in self._lanes)
 
     @staticmethod
     def _needs_turn(lane: Lane, free: int) -> bool:

@@ -85,6 +85,8 @@ class Lane:
         self._wake = wake
         self._sent: tuple[list[Settle], int] | None = None
         self._recovery: asyncio.Task[None] | None = None
+        self._pause = RECOVERY_PAUSE_SECONDS
+        """Before the server is asked again; it grows until a turn is answered, for a live server may refuse turns."""
         self._late: asyncio.Task[Turn | None] | None = None
         self._in_doubt = False
         """The open turn may not be answered for long."""
@@ -186,9 +188,14 @@ class Lane:
                 self._recover(), name=f"aqueue recovery {self.name}"
             )
             return None
-        self.outage.back()
+        self._back()
         self._take_in(turn)
         return turn
+
+    def _back(self) -> None:
+        """A turn was answered."""
+        self.outage.back()
+        self._pause = RECOVERY_PAUSE_SECONDS
 
     def _take_in(self, turn: Turn) -> None:
         """Take in the answer to the open turn."""
@@ -216,15 +223,14 @@ class Lane:
 
     async def _recover(self) -> None:
         """Wait until the server answers at all; the fetcher then sends the open turn again."""
-        pause = RECOVERY_PAUSE_SECONDS
         while True:
+            pause, self._pause = self._pause, min(self._pause * 2, MAX_RECOVERY_PAUSE_SECONDS)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads load, guards nothing
             try:
                 await self.client.plain("PING")
                 break
             except StoreError as error:
                 log.debug("queue %s: still away: %s", self.name, error)
-                pause = min(pause * 2, MAX_RECOVERY_PAUSE_SECONDS)
         self.has_more = True
         self._wake()
 
@@ -261,7 +267,7 @@ class Lane:
         seconds = self._parking.seconds
         turn = await self.client.park_with_turn(link, self.worker, seconds, self.answered + 1, free)
         self.turn_parked = False
-        self.outage.back()
+        self._back()
         self._take_in(turn)
         self._to_park = True
 

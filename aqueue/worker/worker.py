@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 
 import anyio
 
-from aqueue.errors import ConfigurationError, StoreError, StoreUnavailable
+from aqueue.errors import ConfigurationError, StoreError, StoreUnavailable, shown
 from aqueue.job import WorkerId
 from aqueue.middleware import Middleware
 from aqueue.queue import Lifespan, Queue
@@ -86,7 +86,7 @@ class Worker:
             raise ConfigurationError("A worker takes each queue once; drop the repeated one.")
         for name, value in (("concurrency", concurrency), ("max_jobs", 1 if max_jobs is None else max_jobs)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigurationError(f"{name} must be a whole number of at least 1, not {value!r}.")
+                raise ConfigurationError(f"{name} must be a whole number of at least 1, not {shown(value)}.")
         self.queues = queues
         self.concurrency = concurrency
         self.grace = seconds(grace, "grace")
@@ -244,7 +244,9 @@ class Worker:
         self._ended(lane, run, outcome, time.perf_counter() - begun)
 
     def _ended(self, lane: Lane, run: Run, outcome: Outcome, ran: float) -> None:
-        if isinstance(outcome, Released) and outcome.unknown_task:
+        if isinstance(outcome, Released) and outcome.too_new:
+            self.journal.too_new(lane.name)
+        elif isinstance(outcome, Released) and outcome.unknown_task:
             known = lane.executor.known()
             self.journal.unknown_task(lane.name, run.name, lane.executor.near(run.name), known)
         lane.settle(run, outcome)

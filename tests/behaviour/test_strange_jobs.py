@@ -126,7 +126,7 @@ GARBAGE = {
     "short": b"[1]",
     "no version": b'["x"]',
     "types": b"[1,2,[],{},{}]",
-    "newer": b'[99,"work",[],{},{}]',
+    "no such version": b'[0,"work",[],{},{}]',
     "deep": b"[" * 100_000,
 }
 
@@ -151,6 +151,43 @@ async def test_an_unreadable_envelope_is_that_jobs_failure(queue: Queue, raw: re
     info = await jobs[1].info()
     assert (info.state, info.crashes) == (JobState.FAILED, 0)
     assert info.attempt <= 1
+
+
+async def test_an_envelope_that_is_too_new_waits_for_a_newer_worker(
+    server: Server, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a rolling deploy over a change of the wire, the old workers must not fail what the new ones can read."""
+    settings = Settings(unknown_task_window=60)
+    async with Queue("q", url=server.url, settings=settings) as queue:
+
+        @queue.task
+        async def work(n: int) -> int:
+            return n
+
+        job = await work.enqueue(5)
+        raw.set(f"aqueue:{{q}}:payload:{job.id}", b'[2,"work",[5],{},{}]')
+        with caplog.at_level(logging.WARNING, "aqueue"):
+            async with Worker(queue):
+                await until(lambda: "newer aqueue" in caplog.text, "the warning")
+                await until_state(job, "scheduled")
+        assert len(caplog.records) == 1
+        info = await job.info()
+        assert (info.attempt, info.crashes) == (0, 0)
+        with monkeypatch.context() as newer:
+            newer.setattr("aqueue.store.codec.WIRE_VERSION", 2)
+            async with Worker(queue):
+                assert await job.result(timeout=10) == 5
+
+
+async def test_an_envelope_that_stays_too_new_fails_in_the_end(server: Server, raw: redis.Redis) -> None:
+    """The upgrade was rolled back; the error says what to do."""
+    async with Queue("q", url=server.url, settings=Settings(unknown_task_window=0)) as queue:
+        job = await queue.enqueue("work", 5)
+        raw.set(f"aqueue:{{q}}:payload:{job.id}", b'[2,"work",[5],{},{}]')
+        async with Worker(queue):
+            error = await failure(job)
+    assert error.exception_type == "EnvelopeTooNew"
+    assert "upgrade the worker" in error.reason
 
 
 async def test_a_missing_envelope_is_that_jobs_failure(queue: Queue, raw: redis.Redis) -> None:

@@ -15,8 +15,12 @@ from aqueue import Context, Queue, Retry, Settings
 RECORD = os.environ.get("FAULT_RECORD", os.devnull)
 LEASE = float(os.environ.get("FAULT_LEASE", "15"))
 BLOCKED_CAP = float(os.environ.get("FAULT_BLOCKED_CAP", "300"))
+KEEP = float(os.environ.get("FAULT_KEEP", "3600"))
 
-queue = Queue(os.environ.get("FAULT_QUEUE", "faults"), settings=Settings(lease=LEASE, blocked_loop_cap=BLOCKED_CAP))
+queue = Queue(
+    os.environ.get("FAULT_QUEUE", "faults"),
+    settings=Settings(lease=LEASE, blocked_loop_cap=BLOCKED_CAP, result_ttl=KEEP, failure_ttl=KEEP),
+)
 
 
 def record(what: str, context: Context) -> None:
@@ -35,6 +39,15 @@ async def brief(context: Context, seconds: float) -> str:
     await asyncio.sleep(seconds)
     record("end", context)
     return "done"
+
+
+@queue.task
+async def relay(context: Context, delay: float, ttl: float) -> str:
+    """Be a producer: enqueue another job, and give its id."""
+    record("start", context)
+    job = await queue.remote("brief").options(delay=delay, ttl=ttl).enqueue(0)
+    record("end", context)
+    return str(job.id)
 
 
 @queue.task

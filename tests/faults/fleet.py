@@ -56,6 +56,7 @@ class Fleet:
         *,
         lease: float = 1.5,
         blocked_cap: float | None = None,
+        keep_record: bool = True,
         options: tuple[str, ...] = (),
     ) -> None:
         self._record = directory / "record"
@@ -63,7 +64,7 @@ class Fleet:
         self._environment = {
             **os.environ,
             "AQUEUE_URL": url,
-            "FAULT_RECORD": str(self._record),
+            "FAULT_RECORD": str(self._record) if keep_record else os.devnull,
             "FAULT_LEASE": str(lease),
         }
         self._options = options
@@ -71,13 +72,13 @@ class Fleet:
             self._environment["FAULT_BLOCKED_CAP"] = str(blocked_cap)
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, count: int = 1) -> list[subprocess.Popen[bytes]]:
+    def start(self, count: int = 1, **environment: str) -> list[subprocess.Popen[bytes]]:
         with self._log.open("ab") as log:
             started = [
                 subprocess.Popen(
                     [sys.executable, "-W", "error", "-m", "aqueue.worker", "application:queue", *self._options],
                     cwd=HERE,
-                    env=self._environment,
+                    env=self._environment | environment,
                     stderr=log,
                 )
                 for _ in range(count)

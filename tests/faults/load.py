@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -27,6 +28,13 @@ FORGOTTEN: Final = (
 """Complaints that are no fault of ours when the server itself has gone back to an earlier state."""
 
 
+async def until(fact: Callable[[], object]) -> None:
+    """Wait for a fact."""
+    async with asyncio.timeout(DRAIN_SECONDS):
+        while not fact():
+            await asyncio.sleep(0.02)
+
+
 class Load:
     """Enqueues and runs short jobs until its block ends, then lets the queue run empty."""
 
@@ -38,28 +46,33 @@ class Load:
         settings: Settings | None = None,
         name: str = "load",
         producers: int = PRODUCERS,
+        pace: float = 0.001,
     ) -> None:
-        settings = settings or Settings(retry=Retry(max_attempts=3, backoff=0.01))
+        """Let jobs take up to four times `pace` seconds."""
+        self._settings = settings or Settings(retry=Retry(max_attempts=3, backoff=0.01))
+        self._pace = pace
+        self._producers = producers
         self.history = History()
         self.refusals: list[StoreError] = []
         """What producers were told instead of being served."""
-        self.queue = Queue(name, url=url, settings=settings)
-        self.working = Queue(name, url=worker_url or url, settings=settings)
-        self._producers = producers
+        self.queue = Queue(name, url=url, settings=self._settings)
+        self.working = self.working_at(worker_url or url)
         self._producing: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self._progress = asyncio.Event()
-        self._register()
 
-    def _register(self) -> None:
-        @self.working.task
+    def working_at(self, url: str) -> Queue:
+        """Give the queue as a worker sees it that comes by this way; whoever asks for more than one closes them."""
+        working = Queue(self.queue.name, url=url, settings=self._settings)
+
+        @working.task
         async def work(context: Context, n: int) -> int:
             assert context.job is not None
             job_id = context.job.id
             self.history.start(job_id)
             self._progress.set()
             try:
-                await asyncio.sleep(0.001 * (n % 5))
+                await asyncio.sleep(self._pace * (n % 5))
             except asyncio.CancelledError:
                 self.history.cause(job_id)
                 raise
@@ -68,6 +81,8 @@ class Load:
                 raise ValueError("the first time it fails")
             self.history.end(job_id)
             return n
+
+        return working
 
     async def _produce(self, number: int) -> None:
         n = number
@@ -110,6 +125,15 @@ class Load:
                 if not stats.queued + stats.scheduled + stats.running:
                     break
                 await asyncio.sleep(0.02)
+
+    def count_crashes(self, raw: redis.Redis) -> int:
+        """Take the crashes that stand in the records for causes of second runs, and say how many they were."""
+        crashes = 0
+        for key in map(str, raw.scan_iter("aqueue:{load}:job:*", count=1000)):
+            times = int(str(raw.hget(key, "crashes") or 0))
+            self.history.causes[key.rpartition(":")[2]] += times
+            crashes += times
+        return crashes
 
     def worker(self, **options: Any) -> Worker:
         return Worker(self.working, concurrency=10, **options)

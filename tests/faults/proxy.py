@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 from aqueue.store import scripts
+from faults.latency import delayed
 from faults.resp import Words, is_message, read_reply, read_request, request
 
 DELAY_SECONDS: Final = 0.1
@@ -57,7 +58,15 @@ class Refusal:
     line: str
 
 
-Lie: TypeAlias = Fault | Refusal
+@dataclass(frozen=True)
+class Answer:
+    """What the caller reads instead of the server's answer, byte by byte; the connection may end behind it."""
+
+    raw: bytes
+    last: bool = False
+
+
+Lie: TypeAlias = Fault | Refusal | Answer
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,9 @@ class Door:
         self.passable = asyncio.Event()
         self.passable.set()
         self.bytes_per_second: float | None = None
+        """Of each connection, each way."""
+        self.latency_seconds = 0.0
+        """How long everything is on its way, each way; it holds up nothing that comes after."""
         self.unanswered = 0
         """So many of the next connections are accepted and never answered."""
         self.wires: set[Wire] = set()
@@ -279,8 +291,7 @@ class Wire:
 
     async def _requests(self) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
-            while True:
-                words = await read_request(self._reader)
+            async for words in delayed(lambda: read_request(self._reader), lambda: self._door.latency_seconds):
                 await self._door.passable.wait()
                 if not self._deaf:
                     request, lie = self._proxy.judge(self._door, words)
@@ -290,6 +301,11 @@ class Wire:
         if isinstance(lie, Refusal):
             self._due.append(f"-{lie.line}\r\n".encode())
             await self._say_own()
+        elif isinstance(lie, Answer):
+            self._due.append(lie.raw)
+            await self._say_own()
+            if lie.last:
+                self.cut()
         elif lie in _FATES:
             if lie is Fault.DELAY:
                 await asyncio.sleep(DELAY_SECONDS)
@@ -309,13 +325,11 @@ class Wire:
     async def _forward(self, asked: Request, fate: _Fate) -> None:
         assert self._server is not None
         self._due.append(fate)
-        self._server.write(request(asked.words))
-        await self._server.drain()
+        await self._send(self._server, request(asked.words))
 
     async def _replies(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):
-            while True:
-                reply = await read_reply(reader)
+            async for reply in delayed(lambda: read_reply(reader), lambda: self._door.latency_seconds):
                 await self._door.passable.wait()
                 fate = _Fate.DELIVER if is_message(reply) else self._due.popleft()
                 self._mute = self._mute or fate is _Fate.SILENCE
@@ -334,10 +348,13 @@ class Wire:
     async def _say(self, reply: bytes) -> None:
         if self._mute:
             return
+        await self._send(self._client, reply)
+
+    async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         rate = self._door.bytes_per_second
-        step = len(reply) if rate is None else max(1, int(rate / 100))
-        for first in range(0, len(reply), step):
-            self._client.write(reply[first : first + step])
-            await self._client.drain()
+        step = len(data) if rate is None else max(1, int(rate / 100))
+        for first in range(0, len(data), step):
+            writer.write(data[first : first + step])
+            await writer.drain()
             if rate is not None:
                 await asyncio.sleep(step / rate)

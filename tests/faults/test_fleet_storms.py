@@ -12,8 +12,9 @@ import pytest
 import redis
 from servers import Server
 
-from aqueue import JobFailed, JobState, Queue, Settings, Worker
+from aqueue import Job, JobFailed, JobState, Queue, Settings, Worker
 from faults.fleet import Fleet, wait_until
+from faults.history import remains
 from faults.load import Load
 
 pytestmark = pytest.mark.timeout(240)
@@ -96,6 +97,65 @@ async def test_workers_may_come_and_go_for_long(own_server: Server, raw_own: red
     """The long form."""
     for seed in range(10, 20):
         await _come_and_go(own_server, raw_own, changes=200, seed=seed)
+
+
+MIB_EACH = 60
+"""A worker process takes 40 to 50 MiB."""
+
+
+def _free_mib() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) // 1024
+
+
+async def _hundreds(
+    server: Server, raw: redis.Redis, directory: Path, *, workers: int, changes: int, seed: int
+) -> None:
+    """Keep many processes alive at once; let them leave at random, told or killed, and others join."""
+    chance = random.Random(seed)
+    async with Queue("faults", url=server.url, settings=Settings(lease=15)) as queue:
+        with Fleet(server.url, directory, lease=15, options=("--concurrency", "2", "--grace", "0.1")) as fleet:
+            for _ in range(workers):  # one by one: a machine of few cores starts a few a second
+                fleet.start()
+                wait_until(lambda: len(fleet.processes) - _alive(raw) < 8, 60, "those started last are up")
+            wait_until(lambda: _alive(raw) == workers, 300, f"{workers} workers are up")
+            jobs: list[Job[str]] = []
+            killed, told, most = 0, 0, _alive(raw)
+            for _ in range(changes):
+                jobs += await queue.enqueue_many(queue.remote("brief").call(0.5) for _ in range(20))
+                victim = chance.choice(fleet.processes)
+                if chance.random() < 0.3:
+                    fleet.kill(victim)
+                    killed += 1
+                else:
+                    fleet.kill(victim, signal.SIGTERM)
+                    told += 1
+                fleet.start()
+            assert [await job.result(timeout=120) for job in jobs] == ["done"] * len(jobs)
+            wait_until(lambda: _alive(raw) == workers, 120, "all that joined are up, and all that left are forgotten")
+            infos = [await job.info() for job in jobs]
+            crashes = sum(info.crashes for info in infos)
+            runs = fleet.runs()
+            interrupted = sum(count - 1 for count in runs.values())
+            print(f"{workers} processes at once ({most} with leases), {told} left, {killed} were killed, "
+                  f"{changes} joined, {len(jobs)} jobs, {runs.total()} runs, "
+                  f"{crashes} crashes, {interrupted} second runs")  # fmt: skip
+            assert {info.state for info in infos} == {JobState.COMPLETED}
+            assert interrupted <= crashes + (await queue.stats()).counters.get("released", 0)
+            assert fleet.runs("end") == dict.fromkeys((job.id for job in jobs), 1)
+        assert remains(raw, "faults").leaked == []
+
+
+def _alive(raw: redis.Redis) -> int:
+    return int(raw.zcard("aqueue:{faults}:workers"))
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+async def test_two_hundred_processes_may_come_and_go(own_server: Server, raw_own: redis.Redis, tmp_path: Path) -> None:
+    """The long form, in processes: as many at once as the memory of this machine allows."""
+    workers = min(200, _free_mib() // MIB_EACH)
+    await _hundreds(own_server, raw_own, tmp_path, workers=workers, changes=200, seed=1)
 
 
 async def test_one_poison_job_among_a_thousand_costs_none_of_them(

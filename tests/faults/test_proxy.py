@@ -155,6 +155,18 @@ async def test_a_delayed_request_is_answered(proxy: Proxy, door: Door, raw: redi
     assert count(raw) == 1
 
 
+async def test_a_long_line_delays_everything_and_holds_up_nothing(proxy: Proxy, door: Door) -> None:
+    """A round trip takes twice the latency, and a hundred that are sent together take hardly more."""
+    link = await connected(door)
+    door.latency_seconds = 0.1
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await asyncio.gather(*(link.call("ECHO", str(n)) for n in range(100))) == [b"%d" % n for n in range(100)]
+    took = loop.time() - began
+    assert 0.2 <= took < 100 * 0.2
+    await link.close()
+
+
 async def test_cutting_a_door_ends_its_connections(proxy: Proxy, door: Door) -> None:
     """And the next one is as ever."""
     link = await connected(door)

@@ -73,8 +73,16 @@ def test_what_a_newer_minor_version_adds_is_skipped() -> None:
 
 def test_a_newer_version_is_refused_with_the_way_out() -> None:
     """To guess at its meaning could run a job with the wrong arguments."""
-    with pytest.raises(BadArguments, match="version 2, this worker reads 1; upgrade the worker"):
+    with pytest.raises(codec.EnvelopeTooNew, match="version 2, this worker reads 1; upgrade the worker"):
         codec.decode_envelope(b'[2,"fetch",[],{},{}]')
+
+
+@pytest.mark.parametrize("version", [0, -1])
+def test_a_version_that_there_never_was_is_damage(version: int) -> None:
+    """No newer worker will ever read it."""
+    with pytest.raises(BadArguments, match="version") as caught:
+        codec.decode_envelope(b'[%d,"fetch",[],{},{}]' % version)
+    assert not isinstance(caught.value, codec.EnvelopeTooNew)
 
 
 @pytest.mark.parametrize(

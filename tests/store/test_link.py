@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
@@ -131,7 +132,7 @@ async def test_a_caller_that_is_cancelled_while_the_socket_is_full_leaves_nothin
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        (reply, _) = link._waiting[0]
+        (reply, *_) = link._waiting[0]
         assert reply.cancelled()
 
 
@@ -158,6 +159,43 @@ async def test_a_short_patience_is_not_stretched_by_a_long_one(connect: Connect)
                 await link.call("ECHO", "2", timeout=0.05)
             with pytest.raises(RedisTimeoutError):
                 await long
+
+
+async def test_a_reply_that_lay_unread_in_a_blocked_loop_is_not_late(connect: Connect) -> None:
+    """A blocking call beside an enqueue is bad enough; the server has answered, and must not be blamed."""
+    async with ScriptedServer(lambda _: None) as server:
+        link = await connect(server)
+        call = asyncio.ensure_future(link.call("ECHO", "1", timeout=0.3))
+        await heard(server, 1)
+        await server.say(bulk(b"1"))
+        time.sleep(0.6)
+        assert await call == b"1"
+
+
+async def test_a_loop_that_is_blocked_again_and_again_does_not_wait_for_ever(connect: Connect) -> None:
+    """It is spared once for one silence."""
+    async with ScriptedServer(lambda _: None) as server:
+        link = await connect(server)
+        call = asyncio.ensure_future(link.call("ECHO", "1", timeout=0.05))
+        await heard(server, 1)
+        for _ in range(5):
+            time.sleep(0.3)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        with pytest.raises(RedisTimeoutError):
+            await asyncio.wait_for(call, 0.05)
+
+
+async def test_a_server_that_answers_one_after_the_other_is_not_lost(connect: Connect) -> None:
+    """Who waits behind many others waits longer than a reply takes."""
+    async with ScriptedServer(lambda _: None) as server:
+        link = await connect(server)
+        calls = asyncio.gather(*(link.call("ECHO", str(n), timeout=0.5) for n in range(8)))
+        await heard(server, 8)
+        for n in range(8):
+            await server.say(bulk(b"%d" % n))
+            await asyncio.sleep(0.1)
+        assert await calls == [b"%d" % n for n in range(8)]
 
 
 async def test_a_cut_connection_tells_everybody(connect: Connect) -> None:

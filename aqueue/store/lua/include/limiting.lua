@@ -65,12 +65,27 @@ local function free_limits_of(at, id, record)
   end
 end
 
+-- When a gate of the second kind will have rested. What lies further ahead than it can was noted before the clock was
+-- set back, and says no more than that the gate is used up.
+local function rested_at(at, gate)
+  local noted = number(redis.call('GET', at.prefix .. 'pace:' .. gate.digest))
+  return math.min(noted, at.now + gate.first / 1000 * gate.second)
+end
+
+-- Starts that lie ahead were noted before the clock was set back; from now on they count as made now.
+local function bring_back(at, pace)
+  for _, mark in ipairs(redis.call('ZRANGE', pace, '(' .. at.now, '+inf', 'BYSCORE')) do
+    redis.call('ZADD', pace, at.now, mark)
+  end
+end
+
 -- From when on a gate that opens by time lets somebody through.
 local function opens_at(at, gate)
   local pace = at.prefix .. 'pace:' .. gate.digest
   if gate.kind == 'g' then
-    return number(redis.call('GET', pace)) - gate.first / 1000 * (gate.second - 1)
+    return rested_at(at, gate) - gate.first / 1000 * (gate.second - 1)
   end
+  bring_back(at, pace)
   local last = redis.call('ZRANGE', pace, -gate.first, -gate.first, 'WITHSCORES')
   return last[2] and tonumber(last[2]) + gate.second or 0
 end
@@ -79,16 +94,17 @@ end
 local function room_at(at, gate)
   local pace = at.prefix .. 'pace:' .. gate.digest
   if gate.kind == 'g' then
-    local interval, full = gate.first / 1000, math.max(at.now, number(redis.call('GET', pace)))
+    local interval, full = gate.first / 1000, math.max(at.now, rested_at(at, gate))
     return math.floor((at.now - full) / interval) + gate.second
   end
+  bring_back(at, pace)
   return gate.first - redis.call('ZCOUNT', pace, '(' .. at.now - gate.second, '+inf')
 end
 
 local function pass(at, gate, mark)
   local pace = at.prefix .. 'pace:' .. gate.digest
   if gate.kind == 'g' then
-    local full = math.max(at.now, number(redis.call('GET', pace))) + gate.first / 1000
+    local full = math.max(at.now, rested_at(at, gate)) + gate.first / 1000
     redis.call('SET', pace, string.format('%.3f', full), 'PX', math.ceil(full - at.now) + 1)
   else
     redis.call('ZADD', pace, at.now, mark)
@@ -191,21 +207,30 @@ local function let_go(at, gate, count)
   to_front(at, called)
 end
 
+local function fire(at, digest)
+  local gate, damaged = gate_of_first(at, digest)
+  redis.call('ZREM', at.timers, digest)
+  if gate then
+    let_go(at, gate, math.min(GATE_LIMIT, room_at(at, gate)))
+    if redis.call('EXISTS', at.prefix .. 'waiting:' .. digest) == 1 then
+      local rest = gate.kind == 'g' and gate.first / 1000 or gate.second / gate.first
+      redis.call('ZADD', at.timers, math.ceil(math.max(opens_at(at, gate), at.now + rest)), digest)
+    end
+  elseif damaged then
+    redis.call('ZREM', at.prefix .. 'waiting:' .. digest, damaged)
+    redis.call('ZREM', at.held_back, damaged)
+    redis.call('ZADD', at.timers, at.now + 1, digest)
+  end
+end
+
+-- A gate that cannot be read is looked at again after a while.
+local UNREADABLE_MS = 1000
+
 -- Let go who waits before gates that have opened. Whether they find a gate open when they are claimed is seen then.
 local function fire_timers(at)
   for _, digest in ipairs(redis.call('ZRANGE', at.timers, '-inf', at.now, 'BYSCORE', 'LIMIT', 0, GATE_LIMIT)) do
-    local gate, damaged = gate_of_first(at, digest)
-    redis.call('ZREM', at.timers, digest)
-    if gate then
-      let_go(at, gate, math.min(GATE_LIMIT, room_at(at, gate)))
-      if redis.call('EXISTS', at.prefix .. 'waiting:' .. digest) == 1 then
-        local rest = gate.kind == 'g' and gate.first / 1000 or gate.second / gate.first
-        redis.call('ZADD', at.timers, math.ceil(math.max(opens_at(at, gate), at.now + rest)), digest)
-      end
-    elseif damaged then
-      redis.call('ZREM', at.prefix .. 'waiting:' .. digest, damaged)
-      redis.call('ZREM', at.held_back, damaged)
-      redis.call('ZADD', at.timers, at.now + 1, digest)
+    if not pcall(fire, at, digest) then
+      redis.call('ZADD', at.timers, at.now + UNREADABLE_MS, digest)
     end
   end
 end
