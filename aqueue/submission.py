@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aqueue.errors import ConfigurationError, NotSerializable
 from aqueue.identity import delay_of, gate_words, unique_claim
+from aqueue.job import JobId
 from aqueue.job_ids import new_job_id
 from aqueue.middleware import Outgoing
 from aqueue.options import HIGHEST_PRIORITY, USUAL_PRIORITY, Options
@@ -27,8 +28,8 @@ def outgoing(call: Call[Any]) -> Outgoing:
     return Outgoing(call.task.name, call.args, call.kwargs)
 
 
-def new_job(call: Call[Any], sent: Outgoing, settings: Settings) -> NewJob:
-    """Make the job that stands for a call, under a new id.
+def new_job(call: Call[Any], sent: Outgoing, settings: Settings, job_id: JobId | None = None) -> NewJob:
+    """Make the job that stands for a call, under a new id if none is given.
 
     Errors: NotSerializable, naming the argument or header.
     """
@@ -41,7 +42,7 @@ def new_job(call: Call[Any], sent: Outgoing, settings: Settings) -> NewJob:
     if options.front and (options.delay or options.at_ms):
         raise ConfigurationError("front is for jobs that are to run at once; leave out the delay, or give a priority.")
     return NewJob(
-        id=new_job_id(),
+        id=job_id or new_job_id(),
         envelope=envelope,
         delay_ms=round(delay * 1000) if (delay := delay_of(options)) else 0,
         at_ms=options.at_ms or 0,

@@ -24,9 +24,9 @@ DOCS = PACKAGE.parent / "docs"
 LUA = PACKAGE / "store" / "lua"
 
 LAYERS = (
-    {"errors", "retry", "settings", "limits", "unique", "options", "job", "job_ids", "embedded"},
+    {"errors", "retry", "settings", "limits", "unique", "options", "schedule", "job", "job_ids", "embedded"},
     {"store"},
-    {"context", "middleware", "task", "identity", "submission", "queue"},
+    {"context", "middleware", "task", "identity", "submission", "scheduling", "queue"},
     {"worker"},
     {"ops"},
 )
@@ -160,6 +160,7 @@ def key_kinds() -> set[str]:
         keys.inbox(WorkerId("x")), keys.held(WorkerId("x")), keys.channel("x"), keys.queued, keys.suspects,
         keys.scheduled, keys.workers, keys.failed, keys.pruned, keys.paused, keys.stats, keys.ranked, keys.held_back,
         keys.timers, keys.waiting("x"), keys.permits("x"), keys.pace("x"),
+        keys.schedules, keys.schedule("x"),
     ]  # fmt: skip
     members = {name for name in vars(Keys) if not name.startswith("_")} - {"registry"}
     assert len(spelled) == len(members), f"this test is to know all of {sorted(members)}"
@@ -253,7 +254,7 @@ def test_lua_builds_only_keys_that_keys_spells() -> None:
     text = "\n".join(code(path) for path in EVERY_LUA_FILE)
     built = set(re.findall(r"prefix \.\. '(\w+):'", text))
     assert {
-        "job", "payload", "held", "inbox", "worker", "unique", "channel", "waiting", "permits", "pace",
+        "job", "payload", "held", "inbox", "worker", "unique", "channel", "waiting", "permits", "pace", "schedule",
     } == built  # fmt: skip
     assert built <= key_kinds()
 

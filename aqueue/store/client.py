@@ -36,6 +36,7 @@ from aqueue.store.records import (
     Turn,
     WorkerStats,
 )
+from aqueue.store.schedules import ScheduleStore
 from aqueue.store.scripts import Arg, load
 
 Rerun: TypeAlias = Literal["queued", "unfinished", "gone", "missing"]
@@ -62,6 +63,11 @@ class Client:
         self._server = server
         self._registered = False
         self._coalescers: WeakKeyDictionary[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
+
+    @cached_property
+    def schedules(self) -> ScheduleStore:
+        """What the server knows of schedules."""
+        return ScheduleStore(self)
 
     @cached_property
     def durability(self) -> Durability:

@@ -57,16 +57,19 @@ class Fleet:
         lease: float = 1.5,
         blocked_cap: float | None = None,
         options: tuple[str, ...] = (),
+        application: str = "application:queue",
     ) -> None:
         self._record = directory / "record"
         self._log = directory / "log"
         self._environment = {
             **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "AQUEUE_URL": url,
             "FAULT_RECORD": str(self._record),
             "FAULT_LEASE": str(lease),
         }
         self._options = options
+        self._application = application
         if blocked_cap is not None:
             self._environment["FAULT_BLOCKED_CAP"] = str(blocked_cap)
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -75,7 +78,7 @@ class Fleet:
         with self._log.open("ab") as log:
             started = [
                 subprocess.Popen(
-                    [sys.executable, "-W", "error", "-m", "aqueue.worker", "application:queue", *self._options],
+                    [sys.executable, "-W", "error", "-m", "aqueue.worker", self._application, *self._options],
                     cwd=HERE,
                     env=self._environment,
                     stderr=log,
