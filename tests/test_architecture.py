@@ -24,22 +24,9 @@ PACKAGE = Path(str(aqueue.__file__)).parent
 DOCS = PACKAGE.parent / "docs"
 LUA = PACKAGE / "store" / "lua"
 
+BASE = "errors keyring retry settings limits unique options schedule job job_ids embedded"
 LAYERS = (
-    set(
-        [
-            "errors",
-            "keyring",
-            "retry",
-            "settings",
-            "limits",
-            "unique",
-            "options",
-            "schedule",
-            "job",
-            "job_ids",
-            "embedded",
-        ]
-    ),
+    set(BASE.split()),
     {"store"},
     {"context", "middleware", "task", "identity", "submission", "scheduling", "queue"},
     {"worker"},
