@@ -176,9 +176,9 @@ class Schedule:
             yield slot
 
     def __str__(self) -> str:
-        """What a changed definition differs in."""
-        parts = (self.timing, self.misfire, self.overlap, self.jitter_ms, self.start_ms, self.end_ms)
-        return f"{self.call.task.name} {' '.join(map(str, parts))} {self.call.args} {self.call.kwargs}"
+        """What a changed definition differs in; the times first."""
+        parts = (self.misfire, self.overlap, self.jitter_ms, self.start_ms, self.end_ms)
+        return f"{self.timing}; {' '.join(map(str, parts))} {self.call.args} {self.call.kwargs}"
 
 
 def make_schedule(

@@ -126,6 +126,13 @@ def jobs(
     _show(found, render.show_jobs, as_json=as_json)
 
 
+@app.command(**_examples("aqueue schedules", "aqueue schedules default --json"))
+def schedules(queues: Names = None, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """List what repeats, the next to come first."""
+    found = _ask(_Where(url, prefix), lambda site: site.schedules(queues or []))
+    _show(found, render.show_schedules, as_json=as_json)
+
+
 @app.command(**_examples("aqueue job 06g3k1v0c2q8m", "aqueue job 06g3k1v0c2q8m --json | jq .job.args"))
 def job(
     job_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],

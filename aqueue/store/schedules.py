@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 State: TypeAlias = Literal["new", "known", "behind", "outdated"]
 
+TIMES_END: Final = "; "
+"""In a definition, after the part that says when, for people."""
+
 _STATES: Final[dict[bytes, State]] = {word.encode(): word for word in get_args(State)}
 
 
@@ -53,7 +56,7 @@ class ScheduleEntry(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     task: str
-    definition: str
+    times: str
     next_ms: int | None
     last_ms: int
     job: str
@@ -146,7 +149,7 @@ def _entry(reply: Any) -> ScheduleEntry:
     return ScheduleEntry(
         id=layout.text(name),
         task=layout.text(task),
-        definition=layout.text(definition),
+        times=layout.text(definition).partition(TIMES_END)[0],
         next_ms=None if due == b"inf" else int(due),
         last_ms=int(last),
         job=layout.text(job),
