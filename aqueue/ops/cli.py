@@ -35,7 +35,6 @@ EPILOG: Final = """\
 examples:
   aqueue stats                        all queues and who works on them
   aqueue jobs default --state failed  what went wrong lately
-  aqueue job 06g3k1v0c2q8m            one job, with its traceback
   aqueue retry --failed default       run all failed jobs again
 """
 
