@@ -5,7 +5,7 @@
 -- KEYS queued     list  ids in order
 -- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
 -- KEYS scheduled  zset  id by due time
--- EACH record     hash  the job; a new one does not exist, so a slot that moves to another node answers TRYAGAIN
+-- EACH record     hash  the job; a new one does not exist
 -- ARGV prefix     str   of the queue's keys, for envelopes and the records of holders
 -- ITEM id         str
 -- ITEM envelope   str
