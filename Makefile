@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types chaos soak oldest bench bench-quick clean
+.PHONY: demo test check lint types audit chaos soak oldest bench bench-quick clean
 
 demo: $(READY)  ## one job per file of the standard library, on the embedded server
 	$(BIN)/python examples/quickstart.py $(DIR)
@@ -22,6 +22,10 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy aqueue tests examples bench
 	$(BIN)/basedpyright --level error
+
+audit: $(READY)  ## known vulnerabilities of everything installed here; fails too where no database answers
+	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/installed.txt
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off --requirement $(VENV)/installed.txt
 
 chaos: $(READY)  ## the long fault runs, several minutes
 	$(BIN)/python -m pytest -m chaos -s

@@ -28,6 +28,7 @@ from aqueue.errors import (
     JobNotFound,
     LeaseLost,
     NotSerializable,
+    PayloadRefused,
     ResultTimeout,
     RetryLater,
     StoreError,
@@ -38,6 +39,7 @@ from aqueue.errors import (
     UnsafeServer,
 )
 from aqueue.job import Cancellation, Job, JobInfo, JobState
+from aqueue.keyring import Encryption, Signing
 from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
 from aqueue.queue import Queue, enqueue
@@ -60,6 +62,7 @@ __all__ = [
     "Depends",
     "Discard",
     "DurabilityError",
+    "Encryption",
     "Job",
     "JobCancelled",
     "JobError",
@@ -71,12 +74,14 @@ __all__ = [
     "LeaseLost",
     "Middleware",
     "NotSerializable",
+    "PayloadRefused",
     "Queue",
     "Rate",
     "ResultTimeout",
     "Retry",
     "RetryLater",
     "Settings",
+    "Signing",
     "StoreError",
     "StoreFull",
     "StoreUnavailable",

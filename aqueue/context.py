@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, get_type_hint
 import anyio.to_thread
 import msgspec
 
-from aqueue.errors import ConfigurationError
+from aqueue.errors import ConfigurationError, shown
 from aqueue.job import Job
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def Depends(provider: Callable[..., Any]) -> Any:  # noqa: N802  # reads like a 
     Errors: ConfigurationError if it cannot be called.
     """
     if not callable(provider):
-        raise ConfigurationError(f"Depends takes a function that provides a value, not {provider!r}.")
+        raise ConfigurationError(f"Depends takes a function that provides a value, not {shown(provider)}.")
     return Dependency(provider)
 
 

@@ -186,10 +186,16 @@ def _launch_watcher(place: _Place) -> bool:
 
 
 def _unavailable(place: _Place) -> StoreUnavailable:
+    if _is_held(place.server_lock):
+        pid = place.server_lock.read_text(errors="replace") or "of that directory"
+        return StoreUnavailable(
+            f"The development server in {place.directory} lives as process {pid} and does not answer: wake it with"
+            f" `kill -CONT {pid}` if it was stopped, else end it with `kill -9 {pid}`, which keeps its data."
+        )
     lines = place.log.read_text(errors="replace").splitlines() if place.log.exists() else []
     return StoreUnavailable(
-        f"The development server in {place.directory} does not answer: mend what its log names, end a valkey-server"
-        f" that hangs there, and try again.\n{place.log}:\n" + "\n".join(lines[-_LOG_TAIL_LINES:])
+        f"The development server in {place.directory} does not answer: mend what its log names, and try"
+        f" again.\n{place.log}:\n" + "\n".join(lines[-_LOG_TAIL_LINES:])
     )
 
 
@@ -326,9 +332,12 @@ def _spawn_server(place: _Place) -> subprocess.Popen[bytes] | None:
     with place.server_lock.open("ab") as file:
         if not _lock(file):
             return None
-        return subprocess.Popen(  # noqa: S603 - the binary of the extra
+        server = subprocess.Popen(  # noqa: S603 - the binary of the extra
             command, pass_fds=[file.fileno()], stdin=subprocess.DEVNULL
         )
+        file.truncate(0)
+        file.write(str(server.pid).encode())  # true for as long as the lock is held
+        return server
 
 
 def _watch(place: _Place, linger: float) -> None:

@@ -1,7 +1,8 @@
 """Every error that aqueue raises, as one tree.
 
     AqueueError
-    ├── JobError            JobNotFound, JobFailed, JobCancelled, JobExpired, ResultTimeout, LeaseLost
+    ├── JobError            JobNotFound, JobFailed, JobCancelled, JobExpired, ResultTimeout, LeaseLost,
+    │                       PayloadRefused
     ├── TaskError           UnknownTask, NotSerializable, BadArguments
     ├── StoreError          StoreUnavailable, StoreFull, UnsafeServer, DurabilityError
     └── ConfigurationError  (also a ValueError)
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 
 SHOWN_IDS: Final = 3
 """Job ids in a message; the error carries all of them."""
+SHOWN_CHARACTERS: Final = 200
+"""Of a value that somebody has passed; the beginning says what it is."""
+
+
+def shown(value: object) -> str:
+    """Write a value that was refused as a message can hold it, whatever it is."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001  # a repr is user code, and that of a very long number raises too
+        text = f"<{type(value).__name__} that cannot be written: {type(error).__name__}>"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 class AqueueError(Exception):
@@ -110,6 +122,13 @@ class LeaseLost(JobError):
             f"The lease of job {job_id} was lost, so this run's outcome was not stored; "
             "look for a blocked event loop or a long pause of this process.",
         )
+
+
+class PayloadRefused(JobError):
+    """Arguments or a result come from somebody who may not be trusted, or in a form that was not chosen.
+
+    Nothing of them was decoded.
+    """
 
 
 class TaskError(AqueueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aqueue.errors import BadArguments, ConfigurationError
+from aqueue.errors import BadArguments, ConfigurationError, shown
 from aqueue.limits import Concurrency, Limit
 from aqueue.middleware import Outgoing
 from aqueue.options import Options
@@ -68,5 +68,5 @@ def _values(call: Call[Any], sent: Outgoing, names: tuple[str, ...]) -> str:
             given |= given.pop(parameter.name)
     for name in names:
         if name not in given:
-            raise ConfigurationError(f"{name!r} is no argument of this call of {sent.task}; pass it by its name.")
+            raise ConfigurationError(f"{shown(name)} is no argument of this call of {sent.task}; pass it by its name.")
     return codec.canonical({name: given[name] for name in names} if names else given)

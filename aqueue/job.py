@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 JobId = NewType("JobId", str)
@@ -104,8 +105,10 @@ class JobInfo:
     queue: QueueName
     task: str
     state: JobState
+    payload: str | None
+    """`plain`, or how it is sealed, such as `signed`; None once the job has completed: it is gone by then."""
     args: list[Any] | None
-    """None once the job has completed: its payload is gone by then."""
+    """None where there is no payload, or none that can be opened here."""
     kwargs: dict[str, Any] | None
     attempt: int
     crashes: int
@@ -139,7 +142,7 @@ class JobSource(Protocol):
     def name(self) -> QueueName: ...
     async def job_status(self, job_id: JobId) -> JobState: ...
     async def job_info(self, job_id: JobId) -> JobInfo: ...
-    async def job_result(self, job_id: JobId, timeout: float | None) -> bytes: ...
+    async def job_result(self, job_id: JobId, timeout: float | None, decode: Callable[[bytes], R]) -> R: ...
     async def cancel(self, job_id: JobId) -> Cancellation: ...
 
 
@@ -182,11 +185,10 @@ class Job(Generic[R_co]):
         """Wait until the job has ended and return what it returned.
 
         Units:  `timeout` in seconds, None waits for ever.
-        Errors: ResultTimeout, JobFailed, JobCancelled, JobExpired, JobNotFound.
+        Errors: ResultTimeout, JobFailed, JobCancelled, JobExpired, JobNotFound, PayloadRefused.
         """
-        data = await self._source.job_result(self.id, timeout)
         try:
-            return self._decode(data)
+            return await self._source.job_result(self.id, timeout, self._decode)
         except ValueError as error:
             raise errors.JobError(
                 self.id, f"The result of job {self.id} is not what {error}; correct the task's return annotation."

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from aqueue.errors import ConfigurationError
+from aqueue.errors import ConfigurationError, shown
 from aqueue.settings import Duration, seconds
 
 MAX_WINDOW: Final = 10_000
@@ -95,7 +95,7 @@ def checked_limits(value: Limit | Sequence[Limit], name: str) -> tuple[Limit, ..
     """Turn one limit or several into several, the narrowest first. Errors: ConfigurationError."""
     limits = (value,) if isinstance(value, Limit) else tuple(value) if isinstance(value, list | tuple) else None
     if limits is None or not all(isinstance(limit, Limit) for limit in limits):
-        raise ConfigurationError(f"{name} must be Concurrency, Rate or Window, or a list of them, not {value!r}.")
+        raise ConfigurationError(f"{name} must be Concurrency, Rate or Window, or a list of them, not {shown(value)}.")
     return tuple(sorted(limits, key=lambda limit: (limit.key is None, limit.name is not None)))
 
 
@@ -103,16 +103,16 @@ def _check(limit: object, key: object, name: object) -> None:
     _check_count(limit, "limit")
     for what, text in (("key", key), ("name", name)):
         if text is not None and (not isinstance(text, str) or not text or not text.isprintable()):
-            raise ConfigurationError(f"the {what} of a limit must be printable text, not {text!r}.")
+            raise ConfigurationError(f"the {what} of a limit must be printable text, not {shown(text)}.")
 
 
 def _check_count(value: object, name: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        raise ConfigurationError(f"{name} must be a whole number of at least 1, not {shown(value)}.")
 
 
 def _span(per: Duration) -> float:
     span = seconds(per, "per")
     if span < 0.001:  # noqa: PLR2004  # the wire's unit
-        raise ConfigurationError(f"per must be at least a millisecond, not {per!r}.")
+        raise ConfigurationError(f"per must be at least a millisecond, not {shown(per)}.")
     return span

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 
-from aqueue.errors import ConfigurationError
+from aqueue.errors import ConfigurationError, shown
 from aqueue.limits import Limit, checked_limits
 from aqueue.retry import Retry
 from aqueue.settings import Durable, Duration, instant_ms, seconds
@@ -83,7 +83,7 @@ def make_options(**given: Unpack[CallOptions]) -> Options:
     checked: dict[str, Any] = {}
     for name, value in given.items():
         if name not in _CHECKS:
-            raise TypeError(f"there is no option {name!r}; the options are {', '.join(sorted(_CHECKS))}")
+            raise TypeError(f"there is no option {shown(name)}; the options are {', '.join(sorted(_CHECKS))}")
         if value is not None:
             checked["at_ms" if name == "at" else name] = _CHECKS[name](value, name)
     return Options(**checked)
@@ -118,22 +118,22 @@ def _lifetime(value: Duration, name: str) -> float:
 
 def _key(value: object, name: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{name} must be text of at least one character, not {value!r}.")
+        raise ConfigurationError(f"{name} must be text of at least one character, not {shown(value)}.")
     if not value.isprintable():
-        raise ConfigurationError(f"{name} must be printable text, not {value!r}.")
+        raise ConfigurationError(f"{name} must be printable text, not {shown(value)}.")
     return value
 
 
 def _durable(value: object, name: str) -> object:
     if value not in ("memory", "disk", "replica"):
-        raise ConfigurationError(f"{name} must be 'memory', 'disk' or 'replica', not {value!r}.")
+        raise ConfigurationError(f"{name} must be 'memory', 'disk' or 'replica', not {shown(value)}.")
     return value
 
 
 def _priority(value: object, name: str) -> object:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= HIGHEST_PRIORITY:
         raise ConfigurationError(
-            f"{name} must be a whole number from 0 (last) to {HIGHEST_PRIORITY} (first), not {value!r}; "
+            f"{name} must be a whole number from 0 (last) to {HIGHEST_PRIORITY} (first), not {shown(value)}; "
             f"jobs without one have {USUAL_PRIORITY}."
         )
     return value
@@ -141,7 +141,7 @@ def _priority(value: object, name: str) -> object:
 
 def _front(value: object, name: str) -> object:
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} must be True or False, not {value!r}.")
+        raise ConfigurationError(f"{name} must be True or False, not {shown(value)}.")
     return value
 
 

@@ -12,12 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast, overload
 from weakref import WeakKeyDictionary
 
-from aqueue.errors import (
-    ConfigurationError,
-    JobNotFound,
-    ResultTimeout,
-    UnknownTask,
-)
+from aqueue.errors import ConfigurationError, JobNotFound, ResultTimeout, UnknownTask, shown
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
 from aqueue.middleware import Middleware, Outgoing, around_enqueue
 from aqueue.options import Options, TaskOptions, make_task_options
@@ -30,6 +25,7 @@ from aqueue.store.keys import checked_name
 from aqueue.store.preflight import check_server
 from aqueue.store.records import NewJob, QueueStats
 from aqueue.store.waiting import Waiting
+from aqueue.store.wire import wire_of
 from aqueue.submission import encoded, new_job, outgoing
 from aqueue.task import Call, TakesContext, TakesCtx, Task, TaskDecorator
 
@@ -73,6 +69,7 @@ class Queue:
             raise ConfigurationError("url and client both say where Redis is; give only one of them.")
         self.name = QueueName(checked_name(name, "queue name"))
         self.settings = settings or Settings()
+        self.wire = wire_of(self.name, self.settings)
         self.lifespan = lifespan
         self.middleware = list(middleware)
         self.tasks: dict[str, Task[..., Any]] = {}
@@ -158,7 +155,9 @@ class Queue:
         if isinstance(task, str):
             task = self.remote(task)
         elif not isinstance(task, Task):
-            raise ConfigurationError(f"enqueue takes a task or its name, not {task!r}; decorate it with @queue.task.")
+            raise ConfigurationError(
+                f"enqueue takes a task or its name, not {shown(task)}; decorate it with @queue.task."
+            )
         return await self.submit(task.call(*args, **kwargs))
 
     async def submit(self, call: Call[R]) -> Job[R]:
@@ -166,7 +165,7 @@ class Queue:
         sent = outgoing(call)
         if self.middleware:
             return (await self._submit([call], [sent]))[0]
-        job = new_job(call, sent, self.settings)
+        job = new_job(call, sent, self.settings, self.wire)
         client = self._checked_store or await self.store()
         if job.durable != "memory":
             (stands,) = await client.durability.enqueue([job])
@@ -183,7 +182,7 @@ class Queue:
         ready = None if self.middleware else self._jobs(calls, sent)
         if ready is None:  # what middleware makes of them is known only batch by batch
             for call, item in zip(calls, sent, strict=True):
-                encoded(call, item, self.settings)
+                encoded(call, item, self.settings, self.wire)
         handles: list[Job[R]] = []
         for first in range(0, len(calls), BATCH):
             part = slice(first, first + BATCH)
@@ -208,7 +207,7 @@ class Queue:
         return Job(self, stands, created=stands == job.id, decode=call.task.decode_result)
 
     def _jobs(self, calls: Sequence[Call[Any]], sent: Sequence[Outgoing]) -> list[NewJob]:
-        return [new_job(call, item, self.settings) for call, item in zip(calls, sent, strict=True)]
+        return [new_job(call, item, self.settings, self.wire) for call, item in zip(calls, sent, strict=True)]
 
     # one job
 
@@ -227,17 +226,17 @@ class Queue:
     async def job_info(self, job_id: JobId) -> JobInfo:
         """Ask for a job's whole record. Errors: JobNotFound, StoreError for a damaged record."""
         (found,) = await (await self.store()).inspect([_job_id(job_id)])
-        return job_info(self.name, job_id, *found)
+        return job_info(self.wire, job_id, *found)
 
-    async def job_result(self, job_id: JobId, timeout: float | None) -> bytes:
-        """Wait for a job's encoded result. Errors: see Job.result."""
+    async def job_result(self, job_id: JobId, timeout: float | None, decode: Callable[[bytes], R]) -> R:
+        """Wait for a job's result. Errors: see Job.result; ValueError for one that `decode` cannot read."""
         await self.store()
         try:
             async with asyncio.timeout(timeout):
                 ended = await self._waiting_here().wait(job_id)
         except TimeoutError:
             raise ResultTimeout(job_id, timeout or 0) from None
-        return result_of(self.name, job_id, ended)
+        return self.wire.decode_result(job_id, result_of(self.wire, job_id, ended), decode)
 
     def _waiting_here(self) -> Waiting:
         loop = asyncio.get_running_loop()
@@ -298,7 +297,7 @@ class Queue:
         ids = await store.list_ids(JobState(state), offset, limit)
         found = await store.inspect(ids) if ids else []
         return [
-            job_info(self.name, job_id, record, envelope)
+            job_info(self.wire, job_id, record, envelope)
             for job_id, (record, envelope) in zip(ids, found, strict=True)
             if record.get("state") == JobState(state).encode()
         ]
@@ -339,7 +338,7 @@ class Queue:
     def unchecked_store(self) -> Client:
         """Give the store client without asking the server anything."""
         if self._store is None:
-            self._store = Client(self._server(), self.name, self.settings)
+            self._store = Client(self._server(), self.name, self.settings, self.wire)
         return self._store
 
     def _server(self) -> Server:
@@ -380,13 +379,13 @@ class Queue:
 async def enqueue(task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
     """Store one call of a task on the task's own queue."""
     if not isinstance(task, Task):
-        raise ConfigurationError(f"enqueue takes a task, not {task!r}; decorate the function with @queue.task.")
+        raise ConfigurationError(f"enqueue takes a task, not {shown(task)}; decorate the function with @queue.task.")
     return await task.enqueue(*args, **kwargs)
 
 
 def _checked(call: Call[R]) -> Call[R]:
     if not isinstance(call, Call):
-        raise ConfigurationError(f"enqueue_many takes calls such as task.call(...), not {call!r}.")
+        raise ConfigurationError(f"enqueue_many takes calls such as task.call(...), not {shown(call)}.")
     return call
 
 

@@ -6,8 +6,12 @@ import random
 from dataclasses import dataclass
 from typing import Final
 
-from aqueue.errors import ConfigurationError
+from aqueue.errors import ConfigurationError, shown
 
+MAX_SECONDS: Final = 100 * 365 * 86_400.0
+"""A century: anything longer is a slip of the unit, and would leave the exact integers of Lua."""
+MAX_ATTEMPTS: Final = 1_000_000_000
+"""Once a second for thirty years."""
 MAX_DOUBLINGS: Final = 62
 """2**62 seconds is past any cap; more would only overflow the float."""
 
@@ -28,15 +32,18 @@ class Retry:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_attempts, int) or isinstance(self.max_attempts, bool) or self.max_attempts < 1:
+        whole = isinstance(self.max_attempts, int) and not isinstance(self.max_attempts, bool)
+        if not whole or not 1 <= self.max_attempts <= MAX_ATTEMPTS:
             raise ConfigurationError(
-                f"max_attempts counts the first run, so it must be a whole number of at least 1, "
-                f"not {self.max_attempts!r}."
+                f"max_attempts counts the first run, so it must be a whole number of at least 1 and at most "
+                f"{MAX_ATTEMPTS}, not {shown(self.max_attempts)}."
             )
         for name in ("backoff", "cap"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise ConfigurationError(f"{name} must be a number of seconds of at least 0, not {value!r}.")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SECONDS:
+                raise ConfigurationError(
+                    f"{name} must be a number of seconds from 0 to {MAX_SECONDS:.0f}, not {shown(value)}."
+                )
 
     def delay_after(self, attempt: int) -> float:
         """Return how long to wait after the `attempt`-th run failed, in seconds."""

@@ -6,13 +6,16 @@ float seconds from then on; `FOREVER` (-1) means without end where a lifetime ma
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from aqueue.errors import ConfigurationError
-from aqueue.retry import Retry
+from aqueue.errors import ConfigurationError, shown
+from aqueue.keyring import Encryption, Signing
+from aqueue.retry import MAX_SECONDS, Retry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +24,16 @@ if TYPE_CHECKING:
 
 Duration: TypeAlias = float | timedelta | str
 Durable: TypeAlias = Literal["memory", "disk", "replica"]
+Serializer: TypeAlias = Literal["json", "pickle"]
 
 FOREVER: Final = -1.0
-MAX_SECONDS: Final = 100 * 365 * 86_400.0
-"""A century: anything longer is a slip of the unit, and would leave the exact integers of Lua."""
+DEFAULT_PREFIX: Final = "aqueue"
+PREFIX_VARIABLE: Final = "AQUEUE_PREFIX"
+LARGEST_BYTES: Final = 512 * 1024 * 1024
+"""What a server takes as one value, unless its proto-max-bulk-len says otherwise."""
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_COUNT: Final = 2**53
+"""Beyond it the numbers of Lua are no longer exact."""
 
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _PART: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
@@ -36,20 +45,23 @@ def seconds(value: Duration, name: str, *, forever: bool = False) -> float:
     Errors: ConfigurationError for a negative, endless or unreadable value; -1 passes only with `forever`.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | timedelta | str):
-        raise ConfigurationError(f"{name} must be seconds, a timedelta or text such as '5m', not {value!r}.")
+        raise ConfigurationError(f"{name} must be seconds, a timedelta or text such as '5m', not {shown(value)}.")
     number = _parse(value, name) if isinstance(value, str) else _plain(value)
     if forever and number == FOREVER:
         return FOREVER
     if not 0 <= number <= MAX_SECONDS:  # also refuses nan
         raise ConfigurationError(
             f"{name} must be between 0 and {MAX_SECONDS:.0f} seconds"
-            f"{', or -1 for ever' if forever else ''}; {value!r} is not."
+            f"{', or -1 for ever' if forever else ''}; {shown(value)} is not."
         )
     return number
 
 
 def _plain(value: float | timedelta) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+    try:
+        return value.total_seconds() if isinstance(value, timedelta) else float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _parse(text: str, name: str) -> float:
@@ -59,7 +71,7 @@ def _parse(text: str, name: str) -> float:
         pass
     parts = _PART.findall(text)
     if not parts or _PART.sub("", text).strip():
-        raise ConfigurationError(f"{name} must read like '90', '5m' or '1h30m', not {text!r}.")
+        raise ConfigurationError(f"{name} must read like '90', '5m' or '1h30m', not {shown(text)}.")
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
 
 
@@ -69,15 +81,19 @@ def instant_ms(value: datetime, name: str) -> int:
     Errors: ConfigurationError for a naive one, since nobody can know which zone it meant.
     """
     if not isinstance(value, datetime):
-        raise ConfigurationError(f"{name} must be a datetime, not {value!r}.")
+        raise ConfigurationError(f"{name} must be a datetime, not {shown(value)}.")
     if value.tzinfo is None or value.utcoffset() is None:
-        raise ConfigurationError(f"{name} must carry a time zone; write datetime(..., tzinfo=UTC) for {value!r}.")
-    return round(value.timestamp() * 1000)
+        raise ConfigurationError(f"{name} must carry a time zone; write datetime(..., tzinfo=UTC) for {shown(value)}.")
+    return (value - EPOCH) // timedelta(milliseconds=1)  # exact, up to the last instant that a datetime can hold
 
 
 def instant(ms: int) -> datetime:
     """Turn Unix milliseconds of the server into an aware UTC datetime."""
     return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_COUNT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +120,12 @@ class Settings:
     """For how long leases are renewed although the event loop does not turn."""
     warn_bytes: int = 64 * 1024
     max_bytes: int = 1024 * 1024
-    prefix: str = "aqueue"
+    prefix: str = field(default_factory=lambda: os.environ.get(PREFIX_VARIABLE) or DEFAULT_PREFIX)
+    """What the names of all keys begin with; an application that trusts no other has one of its own."""
+    seal: Signing | Encryption | None = None
+    """How payloads are protected; None leaves it to AQUEUE_SIGNING_KEYS or AQUEUE_ENCRYPTION_KEYS, if one is set."""
+    serializer: Serializer = "json"
+    """`pickle` takes nearly any value, and only where payloads are sealed: reading one runs what it says."""
     limit: Limit | Sequence[Limit] | None = None
     """For all jobs of the queue together."""
     priority_aging: float = 0.0
@@ -119,14 +140,22 @@ class Settings:
             object.__setattr__(self, name, seconds(getattr(self, name), name, forever=name in forever))
         for option in fields(self):
             value = getattr(self, option.name)
-            if option.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigurationError(f"{option.name} must be a whole number of at least 1, not {value!r}.")
+            if option.type == "int" and not _is_count(value):
+                raise ConfigurationError(
+                    f"{option.name} must be a whole number of at least 1 and at most 2**53, not {shown(value)}."
+                )
         if self.limit is not None:
             from aqueue.limits import checked_limits  # noqa: PLC0415  # which needs the durations of this module
 
             object.__setattr__(self, "limit", checked_limits(self.limit, "limit"))
+        if self.max_bytes > LARGEST_BYTES:
+            raise ConfigurationError(f"max_bytes must be at most {LARGEST_BYTES}, for a server takes no more at once.")
         if not isinstance(self.retry, Retry):
-            raise ConfigurationError(f"retry must be a Retry, not {self.retry!r}; write Retry(max_attempts=...).")
+            raise ConfigurationError(f"retry must be a Retry, not {shown(self.retry)}; write Retry(max_attempts=...).")
+        if self.seal is not None and not isinstance(self.seal, Signing | Encryption):
+            raise ConfigurationError("seal must be Signing(...) or Encryption(...).")  # what it is may be a key
+        if self.serializer not in ("json", "pickle"):
+            raise ConfigurationError(f"serializer must be 'json' or 'pickle', not {shown(self.serializer)}.")
         if self.lease < MIN_LEASE_SECONDS:
             raise ConfigurationError(f"lease must be at least {MIN_LEASE_SECONDS:g} s, not {self.lease:g} s.")
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from aqueue.errors import ConfigurationError, NotSerializable
+from aqueue.errors import ConfigurationError, NotSerializable, shown
 from aqueue.identity import delay_of, gate_words, unique_claim
-from aqueue.job_ids import new_job_id
 from aqueue.middleware import Outgoing
 from aqueue.options import HIGHEST_PRIORITY, USUAL_PRIORITY, Options
 from aqueue.settings import Settings
 from aqueue.store import codec
 from aqueue.store.client import ttl_ms
 from aqueue.store.records import NewJob
+from aqueue.store.wire import Wire
 from aqueue.task import Call
 
 RANK_WIDTH: Final = 2**43
@@ -27,12 +27,12 @@ def outgoing(call: Call[Any]) -> Outgoing:
     return Outgoing(call.task.name, call.args, call.kwargs)
 
 
-def new_job(call: Call[Any], sent: Outgoing, settings: Settings) -> NewJob:
+def new_job(call: Call[Any], sent: Outgoing, settings: Settings, wire: Wire) -> NewJob:
     """Make the job that stands for a call, under a new id.
 
     Errors: NotSerializable, naming the argument or header.
     """
-    envelope = encoded(call, sent, settings)
+    envelope = encoded(call, sent, settings, wire)
     if len(envelope) > settings.warn_bytes:
         log.warning("the arguments of %s take %d bytes; pass a reference instead", sent.task, len(envelope))
     options = call.task.options_of_calls
@@ -40,9 +40,10 @@ def new_job(call: Call[Any], sent: Outgoing, settings: Settings) -> NewJob:
     claim = unique_claim(call, sent) if options.key or options.unique else None
     if options.front and (options.delay or options.at_ms):
         raise ConfigurationError("front is for jobs that are to run at once; leave out the delay, or give a priority.")
+    job_id = wire.new_id(claim)
     return NewJob(
-        id=new_job_id(),
-        envelope=envelope,
+        id=job_id,
+        envelope=wire.seal_call(job_id, sent.task, envelope, claim),
         delay_ms=round(delay * 1000) if (delay := delay_of(options)) else 0,
         at_ms=options.at_ms or 0,
         ttl_ms=round(options.ttl * 1000) if options.ttl else 0,
@@ -64,13 +65,13 @@ def _rank(options: Options, settings: Settings) -> int | None:
     return None if priority == USUAL_PRIORITY else (HIGHEST_PRIORITY - priority) * RANK_WIDTH
 
 
-def encoded(call: Call[Any], sent: Outgoing, settings: Settings) -> bytes:
-    """Write the envelope of a call. Errors: as `new_job`."""
-    envelope = codec.encode_call(sent.task, sent.args, sent.kwargs, _headers(call, sent))
+def encoded(call: Call[Any], sent: Outgoing, settings: Settings, wire: Wire) -> bytes:
+    """Write the envelope of a call, not yet sealed. Errors: as `new_job`."""
+    envelope = wire.encode_call(sent.task, sent.args, sent.kwargs, _headers(call, sent))
     if len(envelope) > settings.max_bytes:
         raise NotSerializable(
             f"The arguments of {sent.task} take {len(envelope)} bytes, more than the "
-            f"{settings.max_bytes} allowed ({codec.largest_argument(sent.args, sent.kwargs)}); "
+            f"{settings.max_bytes} allowed ({wire.largest_argument(sent.args, sent.kwargs)}); "
             "store the data elsewhere and pass where it is."
         )
     return envelope
@@ -82,7 +83,7 @@ def _headers(call: Call[Any], sent: Outgoing) -> codec.Headers:
         return codec.NO_HEADERS
     for name, value in sent.headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise NotSerializable(f"header {name!r} of {sent.task} is not text; middleware must send text.")
+            raise NotSerializable(f"header {shown(name)} of {sent.task} is not text; middleware must send text.")
     headers = codec.Headers(extra=sent.headers)
     if given.timeout is not None:
         headers.timeout_ms = round(given.timeout * 1000)

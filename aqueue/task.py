@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Un
 import msgspec
 
 from aqueue.context import Context, Dependency, call_in_place, hints_of, injected_parameters
-from aqueue.errors import BadArguments, ConfigurationError
+from aqueue.errors import BadArguments, ConfigurationError, shown
 from aqueue.options import CallOptions, Options, make_options, merged
 from aqueue.store.codec import ArgumentsDecoder, result_decoder
 
@@ -131,7 +131,7 @@ class Task(Generic[P, R]):
         Errors: ConfigurationError.
         """
         if queue is not None and not hasattr(queue, "submit"):
-            raise ConfigurationError(f"queue must be a Queue, not {queue!r}.")
+            raise ConfigurationError(f"queue must be a Queue, not {shown(queue)}.")
         overrides = merged(make_options(**given), self.overrides)
         twin = copy.copy(self)  # what was found out about the function holds for it too
         for name, value in (("overrides", overrides), ("queue", queue or self.queue)):
@@ -150,7 +150,7 @@ def check_names(task: Task[..., Any]) -> None:
     for name in names:
         if name not in parameters:
             known = ", ".join(parameters) or "none"
-            raise ConfigurationError(f"{name!r} is no argument of {task.name}; its arguments are: {known}.")
+            raise ConfigurationError(f"{shown(name)} is no argument of {task.name}; its arguments are: {known}.")
 
 
 class TaskDecorator:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from aqueue.errors import ConfigurationError
+from aqueue.errors import ConfigurationError, shown
 from aqueue.settings import Duration, seconds
 
 
@@ -32,9 +32,11 @@ class Unique:
         on_conflict: Literal["keep", "replace"] = "keep",
     ) -> None:
         if until not in ("finished", "started"):
-            raise ConfigurationError(f"until must be 'finished' or 'started', not {until!r}; for a time use Throttle.")
+            raise ConfigurationError(
+                f"until must be 'finished' or 'started', not {shown(until)}; for a time use Throttle."
+            )
         if on_conflict not in ("keep", "replace"):
-            raise ConfigurationError(f"on_conflict must be 'keep' or 'replace', not {on_conflict!r}.")
+            raise ConfigurationError(f"on_conflict must be 'keep' or 'replace', not {shown(on_conflict)}.")
         for name, value in (("by", checked_names(by)), ("until", until), ("on_conflict", on_conflict)):
             object.__setattr__(self, name, value)
 
@@ -81,7 +83,9 @@ Uniqueness: TypeAlias = Unique | Debounce | Throttle
 def checked_unique(value: object, name: str) -> Uniqueness:
     """Refuse what is none. Errors: ConfigurationError."""
     if not isinstance(value, Uniqueness):
-        raise ConfigurationError(f"{name} must be Unique(), Debounce(seconds) or Throttle(seconds), not {value!r}.")
+        raise ConfigurationError(
+            f"{name} must be Unique(), Debounce(seconds) or Throttle(seconds), not {shown(value)}."
+        )
     return value
 
 
@@ -89,12 +93,12 @@ def checked_names(by: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse what cannot name arguments. Errors: ConfigurationError."""
     for name in by:
         if not isinstance(name, str) or not name.isidentifier():
-            raise ConfigurationError(f"What is unique is named by the names of arguments; {name!r} is none.")
+            raise ConfigurationError(f"What is unique is named by the names of arguments; {shown(name)} is none.")
     return by
 
 
 def _positive(value: Duration, name: str) -> float:
     span = seconds(value, name)
     if span < 0.001:  # noqa: PLR2004  # the wire's unit
-        raise ConfigurationError(f"{name} must be at least a millisecond, not {value!r}.")
+        raise ConfigurationError(f"{name} must be at least a millisecond, not {shown(value)}.")
     return span

@@ -24,7 +24,7 @@ DOCS = PACKAGE.parent / "docs"
 LUA = PACKAGE / "store" / "lua"
 
 LAYERS = (
-    {"errors", "retry", "settings", "limits", "unique", "options", "job", "job_ids", "embedded"},
+    {"errors", "keyring", "retry", "settings", "limits", "unique", "options", "job", "job_ids", "embedded"},
     {"store"},
     {"context", "middleware", "task", "identity", "submission", "queue"},
     {"worker"},
@@ -159,7 +159,7 @@ def key_kinds() -> set[str]:
         keys.job(JobId("x")), keys.payload(JobId("x")), keys.unique("x"), keys.worker(WorkerId("x")),
         keys.inbox(WorkerId("x")), keys.held(WorkerId("x")), keys.channel("x"), keys.queued, keys.suspects,
         keys.scheduled, keys.workers, keys.failed, keys.pruned, keys.paused, keys.stats, keys.ranked, keys.held_back,
-        keys.timers, keys.waiting("x"), keys.permits("x"), keys.pace("x"),
+        keys.timers, keys.waiting("x"), keys.permits("x"), keys.pace("x"), keys.nowhere,
     ]  # fmt: skip
     members = {name for name in vars(Keys) if not name.startswith("_")} - {"registry"}
     assert len(spelled) == len(members), f"this test is to know all of {sorted(members)}"

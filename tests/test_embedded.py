@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -420,12 +421,33 @@ def test_a_server_that_hangs_is_an_error_and_not_a_second_server(
     try:
         with monkeypatch.context() as patch:
             patch.setattr(embedded, "_START_SECONDS", 2.0)
-            with pytest.raises(StoreUnavailable, match="hangs"):
+            with pytest.raises(
+                StoreUnavailable, match=f"lives as process {pid} and does not answer: .*kill -CONT {pid}"
+            ):
                 ensure_running(directory)
     finally:
         os.kill(pid, signal.SIGCONT)
 
     assert server_pid(ensure_running(directory)) == pid
+
+
+def test_a_server_that_hangs_is_replaced_once_it_is_ended_as_the_error_says(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Advice that does not help, or costs the jobs, is worse than none."""
+    path = ensure_running(directory)
+    with connected(path) as client:
+        client.set("job", "waiting")
+    os.kill(server_pid(path), signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(embedded, "_START_SECONDS", 0.1)
+        with pytest.raises(StoreUnavailable) as caught:
+            ensure_running(directory)
+    (pid,) = set(re.findall(r"`kill -9 (\d+)`", str(caught.value)))
+    os.kill(int(pid), signal.SIGKILL)
+
+    with connected(ensure_running(directory)) as client:
+        assert client.get("job") == "waiting"
 
 
 def test_it_warns_once_per_directory(directory: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -157,6 +157,20 @@ def test_a_worker_told_to_stop_leaves_its_unfinished_job_to_the_next(tmp_path: P
     assert "work] cleaning up" in done.stderr
 
 
+def test_signed_jobs_run_and_no_others(tmp_path: Path) -> None:
+    """What is copied from an example about keys had better hold."""
+    why = "changed, or moved from another job, task or queue, or sealed with another key of the same id"
+    assert run(tmp_path, example("signed_jobs")).stdout.splitlines() == [
+        "paid 10 to Alice",
+        "refused: not signed, and queue bank takes only what is",
+        f"refused: not what was sealed for it: {why}",
+        "paid 20 to Bob",
+        "paid 30 to Carol",
+        "paid 40 to Dave",
+        "signed with Signing(autumn)",
+    ]
+
+
 @contextmanager
 def web_app(directory: Path) -> Generator[tuple[subprocess.Popen[bytes], httpx.Client]]:
     """Serve the example on a free port, until it is told to stop."""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from aqueue import ConfigurationError, Retry, Settings
-from aqueue.settings import FOREVER, MAX_SECONDS, instant, instant_ms, seconds
+from aqueue.retry import MAX_SECONDS
+from aqueue.settings import FOREVER, instant, instant_ms, seconds
 
 
 @pytest.mark.parametrize(

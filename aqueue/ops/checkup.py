@@ -15,6 +15,7 @@ from aqueue.ops.reports import CheckRow, Checkup, FindingRow, Level
 from aqueue.ops.site import Site, worker_rows
 from aqueue.queue import Queue
 from aqueue.settings import Settings
+from aqueue.store.misfits import Misfit
 from aqueue.store.preflight import OLDEST
 from aqueue.store.records import Fault, QueueStats
 from aqueue.store.survey import Survey, repair, survey
@@ -57,7 +58,7 @@ async def examine(site: Site, names: Sequence[str], limit: int, *, mend: bool) -
     checks: list[CheckRow] = []
     for store in await site.one_store_per_node():
         checks += judge_server(await vitals(store))
-    stats = await site.stats_of_all()
+    stats = await site.readable_stats()
     free = [row for row in worker_rows(stats) if row.running < row.concurrency]
     idle = {WorkerId(row.worker): f"{row.host}:{row.pid}" for row in free}
     chosen = {queue.name: queue.settings for queue in queues}
@@ -97,12 +98,17 @@ async def _finding_rows(found: Survey, *, mend: bool) -> list[FindingRow]:
         )
 
     return [
+        *(row("key", one.key, "wrong_type", (_misfit(one), ""), repaired=False) for one in found.misfits),
         *(row("worker", name, "forgotten", FORGOTTEN, repaired=name in workers) for name in found.workers),
         *(
             row("job", job_id, fault.value, REMEDIES[fault], repaired=job_id in jobs)
             for job_id, fault in found.jobs.items()
         ),
     ]
+
+
+def _misfit(one: Misfit) -> str:
+    return f"a {one.found} where aqueue keeps a {' or a '.join(one.wanted)}; rename or remove it"
 
 
 # the server

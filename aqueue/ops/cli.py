@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import typer
@@ -53,10 +53,23 @@ app = typer.Typer(
 Url = Annotated[
     str | None, typer.Option("--url", metavar="URL", show_default=False, help="where Redis is [AQUEUE_URL or embedded]")
 ]
+Prefix = Annotated[
+    str | None,
+    typer.Option(
+        "--prefix", metavar="PREFIX", show_default=False, help="of the queues' keys [AQUEUE_PREFIX or aqueue]"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", show_default=False, help="print one JSON document")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="QUEUE", show_default=False, help="[all]")]
 SomeNames = Annotated[list[str], typer.Argument(metavar="QUEUE", show_default=False)]
 SomeIds = Annotated[list[str], typer.Argument(metavar="ID", show_default=False)]
+
+
+class _Where(NamedTuple):
+    """Which queues are meant."""
+
+    url: str | None
+    prefix: str | None
 
 
 def _examples(*lines: str) -> dict[str, Any]:
@@ -81,9 +94,9 @@ def options(
 
 
 @app.command(**_examples("aqueue stats", "aqueue stats high default", "aqueue stats --json | jq '.queues[].failed'"))
-def stats(queues: Names = None, *, url: Url = None, as_json: Json = False) -> None:
+def stats(queues: Names = None, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Count what queues hold, and show who works on them."""
-    _show(_ask(url, lambda site: site.stats(queues or [])), render.show_stats, as_json=as_json)
+    _show(_ask(_Where(url, prefix), lambda site: site.stats(queues or [])), render.show_stats, as_json=as_json)
 
 
 @app.command(
@@ -105,10 +118,11 @@ def jobs(
         int, typer.Option("--offset", metavar="N", min=0, show_default=False, help="skip so many of each [0]")
     ] = 0,
     url: Url = None,
+    prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
     """List jobs: the next to go first, failed ones latest first."""
-    found = _ask(url, lambda site: site.jobs(queues or [], state, limit, offset))
+    found = _ask(_Where(url, prefix), lambda site: site.jobs(queues or [], state, limit, offset))
     _show(found, render.show_jobs, as_json=as_json)
 
 
@@ -117,10 +131,11 @@ def job(
     job_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
     *,
     url: Url = None,
+    prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
     """Show all that is stored of one job."""
-    _show(_ask(url, lambda site: site.job(job_id)), render.show_job, as_json=as_json)
+    _show(_ask(_Where(url, prefix), lambda site: site.job(job_id)), render.show_job, as_json=as_json)
 
 
 @app.command(**_examples("aqueue retry 06g3k1v0c2q8m", "aqueue retry --failed", "aqueue retry --failed high default"))
@@ -131,40 +146,43 @@ def retry(
     *,
     failed: Annotated[bool, typer.Option("--failed", show_default=False, help="all failed jobs of the queues")] = False,
     url: Url = None,
+    prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
     """Run failed, cancelled or expired jobs again."""
     if failed:
-        _show(_ask(url, lambda site: site.retry_failed(ids or [])), render.show_retried, as_json=as_json)
+        _show(
+            _ask(_Where(url, prefix), lambda site: site.retry_failed(ids or [])), render.show_retried, as_json=as_json
+        )
     elif ids:
-        _act(url, ids, Site.retry, as_json=as_json)
+        _act(_Where(url, prefix), ids, Site.retry, as_json=as_json)
     else:
         _complain("Name the jobs to run again, or all failed ones with --failed (see --help).")
         raise typer.Exit(UNUSABLE)
 
 
 @app.command(**_examples("aqueue cancel 06g3k1v0c2q8m"))
-def cancel(ids: SomeIds, *, url: Url = None, as_json: Json = False) -> None:
+def cancel(ids: SomeIds, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Cancel waiting jobs, and tell running ones to end."""
-    _act(url, ids, Site.cancel, as_json=as_json)
+    _act(_Where(url, prefix), ids, Site.cancel, as_json=as_json)
 
 
 @app.command(**_examples("aqueue delete 06g3k1v0c2q8m"))
-def delete(ids: SomeIds, *, url: Url = None, as_json: Json = False) -> None:
+def delete(ids: SomeIds, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Remove all that is stored of jobs that do not run."""
-    _act(url, ids, Site.delete, as_json=as_json)
+    _act(_Where(url, prefix), ids, Site.delete, as_json=as_json)
 
 
 @app.command(**_examples("aqueue pause default"))
-def pause(queues: SomeNames, *, url: Url = None, as_json: Json = False) -> None:
+def pause(queues: SomeNames, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Let no further job start; those that run go on."""
-    _show(_ask(url, lambda site: site.pause(queues)), render.show_paused, as_json=as_json)
+    _show(_ask(_Where(url, prefix), lambda site: site.pause(queues)), render.show_paused, as_json=as_json)
 
 
 @app.command(**_examples("aqueue resume default"))
-def resume(queues: SomeNames, *, url: Url = None, as_json: Json = False) -> None:
+def resume(queues: SomeNames, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Let jobs of paused queues start again."""
-    _show(_ask(url, lambda site: site.resume(queues)), render.show_paused, as_json=as_json)
+    _show(_ask(_Where(url, prefix), lambda site: site.resume(queues)), render.show_paused, as_json=as_json)
 
 
 @app.command(**_examples("aqueue purge default", "aqueue purge default --yes", "aqueue purge default --failed --yes"))
@@ -176,10 +194,11 @@ def purge(
         bool, typer.Option("--failed", show_default=False, help="the failed jobs instead of the waiting ones")
     ] = False,
     url: Url = None,
+    prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
     """Delete all queued and scheduled jobs, or all failed ones."""
-    done = _ask(url, lambda site: site.purge(queues, failed=failed, really=yes))
+    done = _ask(_Where(url, prefix), lambda site: site.purge(queues, failed=failed, really=yes))
     _show(done, render.show_purged if yes else render.show_purgeable, as_json=as_json)
     if not yes:
         _complain("Nothing was deleted; add --yes to do it.")
@@ -199,13 +218,14 @@ def doctor(
         int, typer.Option("--limit", metavar="N", min=1, show_default=False, help="keys to look at [100000]")
     ] = 100_000,
     url: Url = None,
+    prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
     """Examine server, queues and jobs. Exits with 0 if all is well, 1 for problems.
 
     It takes small steps and may run beside live workers, as a probe too.
     """
-    seen = _ask(url, lambda site: checkup.examine(site, queues or [], limit, mend=mend), unchecked=True)
+    seen = _ask(_Where(url, prefix), lambda site: checkup.examine(site, queues or [], limit, mend=mend), unchecked=True)
     _show(seen, render.show_checkup, as_json=as_json)
     if seen.problems:
         raise typer.Exit(NOT_DONE)
@@ -224,9 +244,7 @@ def acl(
     user: Annotated[
         str | None, typer.Option("--user", metavar="NAME", show_default=False, help="[aqueue-ROLE]")
     ] = None,
-    prefix: Annotated[
-        str, typer.Option("--prefix", metavar="PREFIX", show_default=False, help="of the queues' keys [aqueue]")
-    ] = Settings().prefix,
+    prefix: Prefix = None,
     password_file: Annotated[
         typer.FileText | None,
         typer.Option("--password-file", metavar="FILE", show_default=False, help="write its hash, not a placeholder"),
@@ -242,7 +260,15 @@ def acl(
     secret = password_file.read().strip() if password_file is not None else None
     password = ">PASSWORD" if secret is None else f"#{sha256(secret.encode()).hexdigest()}"
     try:
-        typer.echo(setuser(role, user or f"aqueue-{role}", prefix, password, durable=durable))
+        typer.echo(
+            setuser(
+                role,
+                user or f"aqueue-{role}",
+                Settings().prefix if prefix is None else prefix,
+                password,
+                durable=durable,
+            )
+        )
     except ConfigurationError as error:
         _complain(str(error))
         raise typer.Exit(UNUSABLE) from None
@@ -250,11 +276,11 @@ def acl(
         _complain("Replace PASSWORD, or name a file with --password-file.")
 
 
-def _ask(url: str | None, question: Callable[[Site], Awaitable[T]], *, unchecked: bool = False) -> T:
+def _ask(where: _Where, question: Callable[[Site], Awaitable[T]], *, unchecked: bool = False) -> T:
     """Put one question to the site; an error becomes one line and an exit code."""
 
     async def asked() -> T:
-        async with open_site(url, unchecked=unchecked) as site:
+        async with open_site(where.url, prefix=where.prefix, unchecked=unchecked) as site:
             return await question(site)
 
     try:
@@ -265,7 +291,7 @@ def _ask(url: str | None, question: Callable[[Site], Awaitable[T]], *, unchecked
 
 
 def _act(
-    url: str | None, ids: list[str], act: Callable[[Site, list[str]], Awaitable[JobsDone]], *, as_json: bool
+    where: _Where, ids: list[str], act: Callable[[Site, list[str]], Awaitable[JobsDone]], *, as_json: bool
 ) -> None:
     """Do something to each job, say what became of it, and exit with 1 unless all of it was done."""
 
@@ -273,7 +299,7 @@ def _act(
         done = await act(site, ids)
         return done, [site.missing(one.id) for one in done.jobs if one.done == "missing"]
 
-    done, missing = _ask(url, acted)
+    done, missing = _ask(where, acted)
     _show(done, render.show_done, as_json=as_json)
     for message in missing:
         _complain(message)

@@ -136,12 +136,14 @@ def show_jobs(out: Console, jobs: Jobs) -> None:
     if not jobs.jobs:
         out.print("No such jobs.")
         return
-    table = _table("id", "queue", "task", "state", ">attempt", "age")
+    sealed = any(row.payload not in (None, "plain") for row in jobs.jobs)
+    table = _table("id", "queue", "task", "state", *(["payload"] if sealed else []), ">attempt", "age")
     table.expand = out.is_terminal
     table.add_column("error", ratio=1, no_wrap=True)  # gives way when room is short
     for row in jobs.jobs:
         error = "" if row.error is None else _brief(row)
-        cells = [row.id, row.queue, row.task, row.state, str(row.attempt), _age(row, jobs.now), error]
+        payload = [row.payload or "-"] if sealed else []
+        cells = [row.id, row.queue, row.task, row.state, *payload, str(row.attempt), _age(row, jobs.now), error]
         table.add_row(*(Text(plain(cell)) for cell in cells))
     out.print(table)
     if jobs.more:
@@ -199,11 +201,19 @@ def _job_lines(one: OneJob) -> Iterable[tuple[str, str]]:
 
 def _call(row: JobRow) -> Iterable[tuple[str, str]]:
     if row.args is None or row.kwargs is None:
-        yield "args", "gone, the job has completed" if row.state == "completed" else "cannot be read"
+        yield "args", _unshown(row)
         return
+    if row.payload != "plain":
+        yield "payload", str(row.payload)
     yield "args", ", ".join(_json(value) for value in row.args) or "none"
     if row.kwargs:
         yield "kwargs", ", ".join(f"{name}={_json(value)}" for name, value in row.kwargs.items())
+
+
+def _unshown(row: JobRow) -> str:
+    if row.payload is None:
+        return "gone, the job has completed" if row.state == "completed" else "cannot be read"
+    return "cannot be read" if row.payload == "plain" else f"{row.payload}, cannot be opened here"
 
 
 def _json(value: Any) -> str:

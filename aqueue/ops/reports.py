@@ -60,7 +60,7 @@ class ErrorRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
-    """One job's record; `args` and `kwargs` are null once it has completed."""
+    """One job's record; `payload` is null once it has completed, `args` and `kwargs` where they cannot be read."""
 
     id: str
     queue: str
@@ -68,6 +68,7 @@ class JobRow:
     state: str
     attempt: int
     crashes: int
+    payload: str | None
     args: list[Any] | None
     kwargs: dict[str, Any] | None
     enqueued_at: datetime
@@ -91,6 +92,7 @@ class JobRow:
             state=info.state.value,
             attempt=info.attempt,
             crashes=info.crashes,
+            payload=info.payload,
             args=info.args,
             kwargs=info.kwargs,
             enqueued_at=info.enqueued_at,

@@ -29,8 +29,10 @@ from aqueue.ops.reports import (
     WorkerRow,
 )
 from aqueue.queue import Queue
+from aqueue.settings import Settings
 from aqueue.store.client import BATCH, Client
 from aqueue.store.codec import WorkerInfo
+from aqueue.store.misfits import misfits
 from aqueue.store.records import QueueStats, WorkerStats
 
 LISTED: Final = (JobState.RUNNING, JobState.QUEUED, JobState.SCHEDULED, JobState.FAILED)
@@ -77,9 +79,10 @@ class Site:
         found = [await queue.stats() for queue in self.chosen(names)]
         return Stats(url=self.address, queues=[_queue_row(one) for one in found], workers=worker_rows(found))
 
-    async def stats_of_all(self) -> list[QueueStats]:
-        """Count what every queue holds, as the store tells it."""
-        return [await queue.unchecked_store().stats() for queue in self._queues.values()]
+    async def readable_stats(self) -> list[QueueStats]:
+        """Count what every queue holds, as the store tells it; but for those that have keys of the wrong type."""
+        stores = [queue.unchecked_store() for queue in self._queues.values()]
+        return [await store.stats() for store in stores if not await misfits(store)]
 
     async def one_store_per_node(self) -> list[Client]:
         """Give one store for every server that has a queue, or for the one server where there is no queue yet."""
@@ -184,17 +187,18 @@ class Site:
 
 
 @asynccontextmanager
-async def open_site(url: str | None, *, unchecked: bool = False) -> AsyncGenerator[Site]:
-    """Connect to where Redis is, and learn which queues were ever used there.
+async def open_site(url: str | None, *, prefix: str | None = None, unchecked: bool = False) -> AsyncGenerator[Site]:
+    """Connect to where Redis is, and learn which queues were ever used there under a prefix.
 
     `unchecked` takes also a server that is not fit for jobs, for whoever wants to say so.
     Errors: StoreError, ConfigurationError.
     """
-    probe = Queue("probe", url=url)  # never registered: it only asks
+    settings = Settings() if prefix is None else Settings(prefix=prefix)
+    probe = Queue("probe", url=url, settings=settings)  # never registered: it only asks
     queues: dict[str, Queue] = {}
     try:
         store = probe.unchecked_store() if unchecked else await probe.store()
-        queues = {name: Queue(name, url=url) for name in await store.queue_names()}
+        queues = {name: Queue(name, url=url, settings=settings) for name in await store.queue_names()}
         yield Site(probe.address, store, queues)
     finally:
         for queue in (*queues.values(), probe):

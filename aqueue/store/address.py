@@ -8,6 +8,7 @@ time-out, which for a queue means a job taken or stored twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -18,7 +19,6 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis.asyncio as redis_asyncio
-from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
@@ -29,12 +29,14 @@ from redis.asyncio.connection import (
 from redis.asyncio.retry import Retry as RedisRetry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisClusterException
+from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from aqueue import embedded
 from aqueue.errors import ConfigurationError
 from aqueue.store import tls
+from aqueue.store.link import GARBLED
+from aqueue.store.slots import SlotMap, draw
 
 CONNECT_SECONDS: Final = 5.0
 """Time for the socket and the greeting; a local network answers in milliseconds."""
@@ -154,48 +156,44 @@ class ClusterRoute(Route):
         """Those that were named, and those that were learned of: any of them knows the others."""
         self._options = dict(options)
         self.tls = self._options if options.get("ssl") else None
-        self._topology: redis_asyncio.RedisCluster | None = None
-        self._learning = asyncio.Lock()
+        self._map: SlotMap | None = None
+        self._drawing = asyncio.Lock()
 
-    async def _learn(self) -> redis_asyncio.RedisCluster:
-        async with self._learning:
-            if self._topology is None:
-                nodes = [ClusterNode(host, port) for host, port in self._hosts]
-                self._topology = await redis_asyncio.RedisCluster(startup_nodes=nodes, **self._options).initialize()
-                self._hosts += [
-                    (str(node.host), int(node.port))
-                    for node in self._topology.get_nodes()
-                    if (node.host, node.port) not in self._hosts
-                ]
-            return self._topology
+    async def _draw(self) -> SlotMap:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            drawn = self._map = await draw(self._hosts, self._open)
+        self._hosts += [host for host in sorted(drawn.hosts) if host not in self._hosts]
+        return drawn
 
     def known_node(self, key: str) -> str | None:
-        node = None if self._topology is None else self._topology.get_node_from_key(key)
-        return None if node is None else f"{node.host}:{node.port}"
+        return None if self._map is None else self._map.node(key)
 
     async def node(self, key: str) -> str:
-        try:
-            await self._learn()
-            node = self.known_node(key)
-        except RedisClusterException as error:  # none of redis-py's own errors, though it means the same
-            raise RedisConnectionError(str(error)) from error
+        if self._map is None:
+            async with self._drawing:
+                if self._map is None:
+                    await self._draw()
+        node = self.known_node(key)
         if node is None:
             raise RedisConnectionError(f"no server of the cluster covers {key}")
         return node
 
     async def connect(self, key: str) -> AbstractConnection:
         host, _, port = (await self.node(key)).rpartition(":")
+        return await self._open((host, int(port)))
+
+    async def _open(self, host: tuple[str, int]) -> AbstractConnection:
         class_ = tls.TlsConnection if self._options.get("ssl") else Connection
         options = {name: value for name, value in self._options.items() if name != "ssl"}
-        return await _greet(class_(host=host, port=int(port), **{**options, **_owned(class_)}))
+        return await _greet(class_(host=host[0], port=host[1], **{**options, **_owned(class_)}))
 
     async def refresh(self) -> None:
-        topology, self._topology = self._topology, None
-        if topology is not None:
-            await topology.aclose()
-
-    async def close(self) -> None:
-        await self.refresh()
+        """Draw the map anew; whoever asks meanwhile goes by the old one, which is right for most of the slots."""
+        seen = self._map
+        async with self._drawing:
+            if seen is not None and self._map is seen:  # else somebody has just done so
+                with contextlib.suppress(RedisError, OSError):  # the old one stays the best guess
+                    await self._draw()
 
 
 async def _greet(connection: AbstractConnection) -> AbstractConnection:
@@ -206,6 +204,8 @@ async def _greet(connection: AbstractConnection) -> AbstractConnection:
         await connection.disconnect(nowait=True)
         if isinstance(error.__cause__, AuthenticationError):  # wrapped on unix sockets
             raise error.__cause__ from None
+        if isinstance(error, GARBLED) and not isinstance(error, ConfigurationError):
+            raise RedisConnectionError(f"what it says is no greeting: {error}") from error
         raise
     return connection
 

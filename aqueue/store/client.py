@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from typing import Any, Final, Literal, TypeAlias, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, get_args
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from aqueue.errors import ConfigurationError, StoreFull
 from aqueue.job import Cancellation, JobId, JobState, LeaseToken, QueueName, WorkerId
@@ -21,7 +23,7 @@ from aqueue.store import layout
 from aqueue.store.coalescing import Coalescer
 from aqueue.store.connection import Links, Server
 from aqueue.store.durability import Durability
-from aqueue.store.keys import Keys
+from aqueue.store.keys import Keys, is_name
 from aqueue.store.link import Link
 from aqueue.store.records import (
     Beat,
@@ -34,9 +36,11 @@ from aqueue.store.records import (
     Settle,
     Symptom,
     Turn,
-    WorkerStats,
 )
 from aqueue.store.scripts import Arg, load
+from aqueue.store.wire import Wire
+
+T = TypeVar("T")
 
 Rerun: TypeAlias = Literal["queued", "unfinished", "gone", "missing"]
 Deletion: TypeAlias = Literal["deleted", "running", "missing"]
@@ -56,9 +60,10 @@ def ttl_ms(seconds: float) -> int:
 class Client:
     """The store of one queue."""
 
-    def __init__(self, server: Server, queue: QueueName, settings: Settings) -> None:
+    def __init__(self, server: Server, queue: QueueName, settings: Settings, wire: Wire | None = None) -> None:
         self.keys = Keys(settings.prefix, queue)
         self.settings = settings
+        self.wire = wire or Wire(queue)
         self._server = server
         self._registered = False
         self._coalescers: WeakKeyDictionary[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
@@ -77,16 +82,25 @@ class Client:
         """Give back the running loop's connections; the next call opens new ones."""
         await self._server.release(self)
 
+    @property
+    def _places(self) -> tuple[str, str, str, str]:
+        """Where jobs wait for their start."""
+        return self.keys.queued, self.keys.suspects, self.keys.ranked, self.keys.held_back
+
     async def _run(
         self,
         name: str,
+        read: Callable[[Any], T],
         keys: Sequence[str],
         argv: Sequence[Arg] = (),
+        *,
         each: Iterable[str] = (),
         items: Iterable[Arg] = (),
-    ) -> Any:
+    ) -> T:
+        """Call a script and read its answer. Errors: as Links.run; StoreError for an answer that cannot be read."""
         script = load(name)
-        return await self.links.run(self.keys.queued, script, script.arguments(keys, argv, each, items))
+        reply = await self.links.run(self.keys.queued, script, script.arguments(keys, argv, each, items))
+        return layout.understood(name, read, reply)
 
     # producers
 
@@ -102,7 +116,8 @@ class Client:
             raise ConfigurationError(f"{len(jobs)} jobs are too many for one call; send at most {BATCH} at once.")
         if not self._registered:
             await self.register()
-        return layout.ids(await self._run("enqueue", *self.enqueue_arguments(jobs)))
+        named, argv, each, items = self.enqueue_arguments(jobs)
+        return await self._run("enqueue", layout.as_many_ids(len(jobs)), named, argv, each=each, items=items)
 
     def enqueue_arguments(self, jobs: Sequence[NewJob]) -> tuple[list[str], list[Arg], list[str], list[Arg]]:
         """Give keys and arguments of the script that stores jobs, for those who send it in company, too."""
@@ -129,8 +144,9 @@ class Client:
     async def cancel(self, job_id: JobId) -> Cancellation | None:
         """End a waiting job, or tell the worker that runs it; None where no such job exists."""
         keys = self.keys
-        reply = await self._run(
+        word = await self._run(
             "cancel",
+            layout.one_of("missing", *Cancellation),
             [
                 keys.queued,
                 keys.scheduled,
@@ -142,29 +158,31 @@ class Client:
             ],
             [keys.base, job_id, ttl_ms(self.settings.result_ttl)],
         )
-        return None if reply == b"missing" else Cancellation(reply.decode())
+        return None if word == "missing" else Cancellation(word)
 
     async def ended(self, job_ids: Sequence[JobId], channel: str) -> list[Ended]:
         """Read how jobs ended, and ask that the end of the others be told on `channel`. Source: lua/await.lua."""
         each = [self.keys.job(job_id) for job_id in job_ids]
-        reply = await self._run("await", [], [channel], each, job_ids)
-        return [layout.ended(*answer) for answer in reply]
+        read = layout.each(layout.ended, len(job_ids))
+        return await self._run("await", read, [], [channel], each=each, items=job_ids)
 
     async def rerun(self, job_id: JobId, call: str | None = None) -> Rerun:
         """Queue an ended job again, with fresh counters; once for each `call`, which is made up unless given."""
         keys = self.keys
-        reply = await self._run(
+        word = await self._run(
             "rerun",
+            layout.one_of(*get_args(Rerun)),
             [keys.queued, keys.ranked, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats],
             [job_id, call or uuid.uuid4().hex],
         )
-        return cast("Rerun", reply.decode())
+        return cast("Rerun", word)
 
     async def delete(self, job_id: JobId) -> Deletion:
         """Remove a job that is not running, with all that is stored of it."""
         keys = self.keys
-        reply = await self._run(
+        word = await self._run(
             "delete",
+            layout.one_of(*get_args(Deletion)),
             [
                 keys.queued,
                 keys.scheduled,
@@ -176,14 +194,15 @@ class Client:
             ],
             [keys.base, job_id],
         )
-        return cast("Deletion", reply.decode())
+        return cast("Deletion", word)
 
     async def purge(self, what: Literal["waiting", "failed"]) -> tuple[int, bool]:
         """Delete up to a batch of jobs; return how many, and whether some remain."""
         keys = self.keys
         count, remain = await self._run(
             "purge",
-            [keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.scheduled, keys.failed],
+            layout.each(layout.integer, 2),
+            [*self._places, keys.scheduled, keys.failed],
             [keys.base, what, BATCH],
         )
         return count, bool(remain)
@@ -192,11 +211,11 @@ class Client:
         """Let no further job start; return whether that is a change."""
         with contextlib.suppress(StoreFull):  # a full server must still be pausable
             await self.register()
-        return bool(await self._run("pause", [self.keys.paused]))
+        return bool(await self._run("pause", layout.integer, [self.keys.paused]))
 
     async def resume(self) -> bool:
         """Let jobs start again; return whether that is a change."""
-        return bool(await self._run("resume", [self.keys.paused, self.keys.workers], [self.keys.base]))
+        return bool(await self._run("resume", layout.integer, [self.keys.paused, self.keys.workers], [self.keys.base]))
 
     # workers
 
@@ -208,15 +227,14 @@ class Client:
         Errors: StoreUnavailable, after which the same turn must be sent again: it is then answered as the first.
         Source: lua/settle_and_claim.lua; settling and claiming in one call after BullMQ, in batches after River.
         """
-        reply = await self._run("settle_and_claim", *self._turn_arguments(worker, turn, free), items=[
-            field for settle in settles for field in layout.settle_fields(settle)
-        ])  # fmt: skip
-        return layout.turn(reply, LeaseToken(f"{worker}/{turn}"))
+        fields = [field for settle in settles for field in layout.settle_fields(settle, self.wire.encode_error)]
+        read = partial(layout.turn, token=LeaseToken(f"{worker}/{turn}"))
+        return await self._run("settle_and_claim", read, *self._turn_arguments(worker, turn, free), items=fields)
 
     def _turn_arguments(self, worker: WorkerId, turn: int, free: int) -> tuple[list[str], list[Arg]]:
         keys, settings = self.keys, self.settings
         return [
-            keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.timers, keys.scheduled, keys.inbox(worker),
+            *self._places, keys.timers, keys.scheduled, keys.inbox(worker),
             keys.held(worker), keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.stats,
         ], [
             keys.base, worker, turn, free, round(settings.lease * 1000), settings.crash_limit,
@@ -230,85 +248,67 @@ class Client:
         lost on the way, and goes back to the queue. Source: lua/extend.lua.
         """
         keys = self.keys
-        lost, cancelled, returned, next_reclaim, next_due, caught = await self._run(
+        return await self._run(
             "extend",
+            layout.beat,
+            [
+                *self._places, keys.timers, keys.scheduled, keys.inbox(worker),
+                keys.held(worker),
+                keys.worker(worker), keys.workers, keys.stats,
+            ],
+            [keys.base, worker, turn, round(self.settings.lease * 1000), info, ttl_ms(self.settings.result_ttl)],
+            items=running,
+        )  # fmt: skip
+
+    async def retire(self, worker: WorkerId) -> list[JobId]:
+        """Take the worker out of the fleet; what it still holds goes back to the front, uncounted."""
+        keys = self.keys
+        return await self._run(
+            "retire",
+            layout.ids,
             [
                 keys.queued,
-                keys.suspects,
                 keys.ranked,
                 keys.held_back,
-                keys.timers,
-                keys.scheduled,
                 keys.inbox(worker),
                 keys.held(worker),
                 keys.worker(worker),
                 keys.workers,
                 keys.stats,
             ],
-            [keys.base, worker, turn, round(self.settings.lease * 1000), info, ttl_ms(self.settings.result_ttl)],
-            items=running,
-        )
-        return Beat(
-            layout.ids(lost),
-            layout.ids(cancelled),
-            layout.ids(returned),
-            layout.seconds(next_reclaim),
-            layout.seconds(next_due),
-            caught,
-        )
-
-    async def retire(self, worker: WorkerId) -> list[JobId]:
-        """Take the worker out of the fleet; what it still holds goes back to the front, uncounted."""
-        keys = self.keys
-        return layout.ids(
-            await self._run(
-                "retire",
-                [
-                    keys.queued,
-                    keys.ranked,
-                    keys.held_back,
-                    keys.inbox(worker),
-                    keys.held(worker),
-                    keys.worker(worker),
-                    keys.workers,
-                    keys.stats,
-                ],
-                [keys.base, worker, ttl_ms(self.settings.result_ttl)],
-            )
+            [keys.base, worker, ttl_ms(self.settings.result_ttl)],
         )
 
     async def promote(self) -> int:
         """Queue up to a batch of due jobs; return how many."""
         keys = self.keys
         named = [keys.queued, keys.ranked, keys.held_back, keys.timers, keys.scheduled]
-        return int(await self._run("promote", named, [keys.base, BATCH]))
+        return await self._run("promote", layout.integer, named, [keys.base, BATCH])
 
     async def reclaim(self) -> tuple[list[Gone], bool]:
         """Take back what dead workers held; return who they were, and whether some remain."""
         keys, settings = self.keys, self.settings
         gone, remain = await self._run(
             "reclaim",
-            [keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.workers, keys.failed, keys.stats],
+            layout.reclaimed,
+            [*self._places, keys.workers, keys.failed, keys.stats],
             [
                 keys.base, BATCH, settings.crash_limit, ttl_ms(settings.result_ttl), ttl_ms(settings.failure_ttl),
                 settings.failure_cap,
             ],
         )  # fmt: skip
-        return [
-            Gone(
-                WorkerId(name.decode()),
-                info.decode(),
-                layout.ids(requeued),
-                layout.ids(failed),
-                late_ms / 1000 + settings.lease,
-            )
-            for name, info, requeued, failed, late_ms in gone
-        ], bool(remain)
+        return [msgspec.structs.replace(one, silent_for=one.silent_for + settings.lease) for one in gone], remain
 
     async def prune(self) -> int:
         """Forget up to a batch of failed jobs past their lifetime; -1 when another worker did so lately."""
         keys = self.keys
-        return int(await self._run("prune", [keys.failed, keys.pruned], [keys.base, BATCH, PRUNE_INTERVAL_MS]))
+        return await self._run(
+            "prune", layout.integer, [keys.failed, keys.pruned], [keys.base, BATCH, PRUNE_INTERVAL_MS]
+        )
+
+    async def id_of(self, link: Link) -> int:
+        """Ask under which number the server knows a connection. Errors: those of redis-py, StoreError."""
+        return layout.understood("CLIENT ID", layout.integer, await link.call("CLIENT", "ID"))
 
     async def park(self, link: Link, worker: WorkerId, seconds: float) -> bool:
         """Wait until something appears in the queued list, and take it into the worker's inbox.
@@ -334,7 +334,8 @@ class Client:
         )
         if isinstance(reply, Exception):
             raise reply
-        return layout.turn(reply, LeaseToken(f"{worker}/{turn}"))
+        read = partial(layout.turn, token=LeaseToken(f"{worker}/{turn}"))
+        return layout.understood("a parked turn", read, reply)
 
     def _blmove(self, worker: WorkerId, seconds: float) -> tuple[Arg, ...]:
         return "BLMOVE", self.keys.queued, self.keys.inbox(worker), "RIGHT", "LEFT", f"{seconds:.3f}"
@@ -344,46 +345,37 @@ class Client:
     async def stats(self) -> QueueStats:
         """Count what the queue holds."""
         keys = self.keys
-        (queued, scheduled, running, failed, held_back), paused, oldest, counters, workers = await self._run(
+        return await self._run(
             "stats",
+            layout.queue_stats(keys.queue),
             [
-                keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.scheduled, keys.failed, keys.workers,
-                keys.paused, keys.stats,
+                *self._places,
+                keys.scheduled,
+                keys.failed,
+                keys.workers,
+                keys.paused,
+                keys.stats,
             ],
             [keys.base],
-        )  # fmt: skip
-        return QueueStats(
-            name=keys.queue,
-            queued=queued,
-            scheduled=scheduled,
-            running=running,
-            failed=failed,
-            held_back=held_back,
-            paused=bool(paused),
-            oldest=layout.seconds(oldest),
-            counters={name: int(value) for name, value in layout.pairs(counters).items()},
-            workers=[
-                WorkerStats(WorkerId(name.decode()), info.decode(), count, left_ms / 1000)
-                for name, info, count, left_ms in workers
-            ],
         )
 
     async def list_ids(self, state: JobState, offset: int, limit: int) -> list[JobId]:
         """Give a page of ids of scheduled, queued, running or failed jobs."""
         keys = self.keys
-        return layout.ids(
-            await self._run(
-                "list",
-                [keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.scheduled, keys.failed, keys.workers],
-                [keys.base, state.value, offset, limit],
-            )
+        return await self._run(
+            "list",
+            layout.ids,
+            [*self._places, keys.scheduled, keys.failed, keys.workers],
+            [keys.base, state.value, offset, limit],
         )
 
     async def inspect(self, job_ids: Sequence[JobId]) -> list[tuple[Mapping[str, bytes], bytes | None]]:
         """Read whole records and envelopes; a missing job has an empty record."""
         each = [key for job_id in job_ids for key in (self.keys.job(job_id), self.keys.payload(job_id))]
-        reply = await self._run("inspect", [], [], each, job_ids)
-        return [(layout.pairs(record), envelope) for record, envelope in reply]
+        read = layout.each(layout.inspected, len(job_ids))
+        return list[tuple[Mapping[str, bytes], bytes | None]](
+            await self._run("inspect", read, [], each=each, items=job_ids)
+        )
 
     # repairing
 
@@ -393,58 +385,49 @@ class Client:
         `look` is how far into the lists a queued job is looked for; with 0 every queued one counts as found nowhere.
         """
         keys = self.keys
-        reply = await self._run(
+        return await self._run(
             "examine",
-            [keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.scheduled, keys.failed, keys.workers],
+            layout.each(layout.symptom, len(job_ids)),
+            [*self._places, keys.scheduled, keys.failed, keys.workers],
             [keys.base, look],
-            [key for job_id in job_ids for key in (keys.job(job_id), keys.payload(job_id))],
-            job_ids,
+            each=[key for job_id in job_ids for key in (keys.job(job_id), keys.payload(job_id))],
+            items=job_ids,
         )
-        return [layout.symptom(*answer) for answer in reply]
 
     async def mend(self, found: Sequence[tuple[JobId, Fault]], look: int) -> list[JobId]:
         """Put jobs where they belong that still have the fault that was found; return which those were."""
         keys, settings = self.keys, self.settings
-        return layout.ids(
-            await self._run(
-                "mend",
-                [
-                    keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.scheduled, keys.failed, keys.workers,
-                    keys.stats,
-                ],
-                [
-                    keys.base, look, round(settings.lease * 1000), ttl_ms(settings.result_ttl),
-                    ttl_ms(settings.failure_ttl), settings.failure_cap,
-                ],
-                [key for job_id, _ in found for key in (keys.job(job_id), keys.payload(job_id))],
-                [word for job_id, fault in found for word in (job_id, fault.value)],
-            )
+        return await self._run(
+            "mend",
+            layout.ids,
+            [
+                *self._places, keys.scheduled, keys.failed, keys.workers,
+                keys.stats,
+            ],
+            [
+                keys.base, look, round(settings.lease * 1000), ttl_ms(settings.result_ttl),
+                ttl_ms(settings.failure_ttl), settings.failure_cap,
+            ],
+            each=[key for job_id, _ in found for key in (keys.job(job_id), keys.payload(job_id))],
+            items=[word for job_id, fault in found for word in (job_id, fault.value)],
         )  # fmt: skip
 
     async def readmit(self, workers: Sequence[WorkerId]) -> list[WorkerId]:
         """Give forgotten workers one more lease, so that what they hold is reclaimed; return which those were."""
         keys = self.keys
         each = [key for name in workers for key in (keys.worker(name), keys.inbox(name), keys.held(name))]
-        reply = await self._run("readmit", [keys.workers], [round(self.settings.lease * 1000)], each, workers)
-        return [WorkerId(name.decode()) for name in reply]
+        lease_ms = round(self.settings.lease * 1000)
+        found = await self._run("readmit", layout.ids, [keys.workers], [lease_ms], each=each, items=workers)
+        return [WorkerId(name) for name in found]
 
     async def queue_names(self) -> list[QueueName]:
         """List the queues that were ever used at this server under this prefix."""
-        return sorted(QueueName(name.decode()) for name in await self.plain("SMEMBERS", self.keys.registry))
+        names = layout.understood("SMEMBERS", layout.names, await self.plain("SMEMBERS", self.keys.registry))
+        return sorted(QueueName(name) for name in names if is_name(name))
 
     async def facts(self) -> ServerFacts:
         """Ask the server what it is and whether it may lose jobs."""
-        text = await self.plain("INFO")
-        info = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
-        valkey = info.get("valkey_version")
-        version = valkey or info.get("redis_version", "0")
-        return ServerFacts(
-            "valkey" if valkey else "redis",
-            tuple(int(part) for part in version.split(".") if part.isdigit()),
-            info.get("maxmemory_policy", "unknown"),
-            info.get("aof_enabled") == "1",
-            info.get("used_memory_human", "?"),
-        )
+        return layout.understood("INFO", layout.server_facts, await self.plain("INFO"))
 
     async def plain(self, command: str, *args: Arg) -> Any:
         """Send one idempotent command that is no transition. Errors: StoreUnavailable, StoreError."""

@@ -13,18 +13,22 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from aqueue.errors import BadArguments, NotSerializable
 from aqueue.job import JobError
-from aqueue.retry import Retry
+from aqueue.retry import MAX_ATTEMPTS, MAX_SECONDS, Retry
 
 WIRE_VERSION: Final = 1
 TRACEBACK_LIMIT: Final = 16_384
 """Characters of a traceback that are kept; the end says most."""
 MESSAGE_LIMIT: Final = 4_096
+
+
+Span = Annotated[int, msgspec.Meta(ge=0, le=round(MAX_SECONDS * 1000))]
+"""Milliseconds that make sense; anything else was not written by aqueue."""
 
 
 class Headers(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=False):
@@ -33,10 +37,10 @@ class Headers(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=False):
     Units: milliseconds.
     """
 
-    timeout_ms: int | None = None
-    max_attempts: int | None = None
-    backoff_ms: int | None = None
-    cap_ms: int | None = None
+    timeout_ms: Span | None = None
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPTS)] | None = None
+    backoff_ms: Span | None = None
+    cap_ms: Span | None = None
     jitter: bool | None = None
     extra: dict[str, str] = {}
 
@@ -66,6 +70,10 @@ class Envelope(msgspec.Struct, array_like=True):
     args: msgspec.Raw
     kwargs: dict[str, msgspec.Raw]
     headers: Headers
+
+    def arguments(self, decoder: ArgumentsDecoder) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give args and kwargs. Errors: BadArguments when they do not fit the signature or its types."""
+        return decoder.decode(self)
 
 
 class EnvelopeTooNew(BadArguments):
@@ -100,7 +108,7 @@ _envelope_decoder: Final = msgspec.json.Decoder(Envelope)
 _any_decoder: Final = msgspec.json.Decoder()
 _error_decoder: Final = msgspec.json.Decoder(_WireError)
 NULL: Final = b"null"
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _UNWRITABLE: Final = (TypeError, ValueError, NotImplementedError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
@@ -108,9 +116,11 @@ def encode_call(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], hea
     """Write an envelope. Errors: NotSerializable, naming the argument."""
     try:
         data = _encoder.encode([WIRE_VERSION, task, args, kwargs, headers])
-    except _UNWRITABLE:
+    except _UNWRITABLE as error:
         _name_culprit(task, args, kwargs)
-        raise
+        raise NotSerializable(
+            f"the headers of {task} cannot be sent ({type(error).__name__}: {error}); middleware must send plain text."
+        ) from error
     if b"null" in data:  # JSON has no nan and no infinity, and msgspec writes null instead
         _refuse_unwritable_floats(task, args, kwargs)
     return data
@@ -120,7 +130,7 @@ def _name_culprit(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     for name in kwargs:
         if _writable(name) != name:
             raise NotSerializable(f"the argument name {_writable(name)!r} of {task} is not text that UTF-8 can hold.")
-    for name, value in _named(args, kwargs):
+    for name, value in named(args, kwargs):
         try:
             _encoder.encode(value)
         except _UNWRITABLE as error:
@@ -131,7 +141,7 @@ def _name_culprit(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 
 def _refuse_unwritable_floats(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    for name, value in _named(args, kwargs):
+    for name, value in named(args, kwargs):
         if _loses_a_float(value):
             raise NotSerializable(
                 f"{name} of {task} has a float that JSON cannot hold (nan or inf); pass None or text."
@@ -144,20 +154,30 @@ def _loses_a_float(value: object) -> bool:
 
 
 def _has_unwritable_float(value: object) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, dict):
-        return any(map(_has_unwritable_float, value.values()))
-    return isinstance(value, list | tuple) and any(map(_has_unwritable_float, value))
+    """Look through it without recursion: what the encoder can still descend into may be too deep for Python."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            return True
+        if isinstance(one, dict):
+            left += one.values()
+        elif isinstance(one, list | tuple):
+            left += one
+    return False
 
 
-def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [*((f"argument {i}", value) for i, value in enumerate(args, 1)), *kwargs.items()]
 
 
 def largest_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """Say which argument takes most of an envelope."""
-    sizes = [(len(_encoder.encode(value)), name) for name, value in _named(args, kwargs)]
+    return largest([(len(_encoder.encode(value)), name) for name, value in named(args, kwargs)])
+
+
+def largest(sizes: Sequence[tuple[int, str]]) -> str:
+    """Say which of some arguments, given by size and name, is the largest."""
     size, name = max(sizes, default=(0, "none"))
     return f"{name} alone takes {size}"
 
@@ -166,14 +186,17 @@ def decode_envelope(data: bytes) -> Envelope:
     """Read an envelope, leaving its arguments encoded. Errors: BadArguments if it is damaged, EnvelopeTooNew."""
     try:
         envelope = _envelope_decoder.decode(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise BadArguments(f"the stored envelope cannot be read ({error}); enqueue the job again") from error
-    if envelope.version != WIRE_VERSION:
-        kind = EnvelopeTooNew if envelope.version > WIRE_VERSION else BadArguments
-        raise kind(
-            f"the stored envelope has version {envelope.version}, this worker reads {WIRE_VERSION}; upgrade the worker"
-        )
+    check_version(envelope.version)
     return envelope
+
+
+def check_version(version: int) -> None:
+    """Raise for an envelope of which this package knows nothing. Errors: EnvelopeTooNew, BadArguments."""
+    if version != WIRE_VERSION:
+        kind = EnvelopeTooNew if version > WIRE_VERSION else BadArguments
+        raise kind(f"the stored envelope has version {version}, this worker reads {WIRE_VERSION}; upgrade the worker")
 
 
 def decode_plain(data: bytes | msgspec.Raw) -> Any:
@@ -199,12 +222,17 @@ def encode_result(value: object, limit: int) -> bytes:
         ) from error
     if b"null" in data and value is not None and _loses_a_float(value):
         raise NotSerializable("the result has a float that JSON cannot hold (nan or inf); return None or text")
-    if len(data) > limit:
+    return within(data, limit)
+
+
+def within(result: bytes, limit: int) -> bytes:
+    """Give an encoded result back unless it is too large. Errors: NotSerializable."""
+    if len(result) > limit:
         raise NotSerializable(
-            f"the result takes {len(data)} bytes, more than the {limit} allowed; "
+            f"the result takes {len(result)} bytes, more than the {limit} allowed; "
             "store it elsewhere and return where it is"
         )
-    return data
+    return result
 
 
 def result_decoder(annotation: Any) -> Callable[[bytes], Any]:
@@ -214,7 +242,7 @@ def result_decoder(annotation: Any) -> Callable[[bytes], Any]:
     def read(data: bytes) -> Any:
         try:
             return decoder.decode(data)
-        except (*_UNREADABLE, TypeError, NotImplementedError) as error:
+        except (*UNREADABLE, TypeError, NotImplementedError) as error:
             raise ValueError(f"{annotation!r} was annotated: {error}") from error
 
     return read
@@ -256,7 +284,7 @@ class ArgumentsDecoder:
             self.check(raws, envelope.kwargs)
             args = self._args(len(raws)).decode(envelope.args) if raws else ()
             kwargs = {name: self._by_name(name).decode(raw) for name, raw in envelope.kwargs.items()}
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise BadArguments(f"an argument of {self.task} has another type than its annotation: {error}") from error
         except (TypeError, ValueError, NotImplementedError) as error:
             raise BadArguments(f"the arguments do not fit {self.task}{self.signature}: {error}") from error
@@ -330,7 +358,7 @@ def decode_error(data: bytes | None) -> JobError:
     """Read a stored error; whatever cannot be read becomes its own message."""
     try:
         wire = _error_decoder.decode(data or b"")
-    except _UNREADABLE:
+    except UNREADABLE:
         return JobError(type="Unknown", message=(data or b"no error was stored").decode("utf-8", "replace"))
     return JobError(type=wire.type, message=wire.message, traceback=wire.traceback)
 
@@ -358,7 +386,7 @@ def worker_host(info: str) -> str:
     """Give the host of a worker by what it said of itself; empty if it said nothing readable."""
     try:
         return _info_decoder.decode(info).host
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
 
 
@@ -366,5 +394,5 @@ def worker_name(info: str) -> str:
     """Give host and pid of a worker by what it said of itself; empty if it said nothing readable."""
     try:
         return str(_info_decoder.decode(info))
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""

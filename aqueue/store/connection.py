@@ -31,10 +31,11 @@ T = TypeVar("T")
 PATIENCE_SECONDS: Final = 3.0
 """For how long a call is tried again while the server cannot be reached. Every script may be sent twice."""
 
-_MOVED: Final = {"MOVED", "ASK", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED"}
+_MOVED: Final = {"MOVED", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED"}
 """Not executed, because another server has to be asked: connect anew."""
-_BUSY: Final = {"TRYAGAIN", "BUSY", "LOADING", "NOREPLICAS", "MISCONF"}
-"""Not executed, because the server cannot do it now: ask again in a moment."""
+_BUSY: Final = {"TRYAGAIN", "ASK", "BUSY", "LOADING", "NOREPLICAS", "MISCONF"}
+"""Not executed, because the server cannot do it now: ask again in a moment. ASK says that the slot is on the move:
+nothing can be done at its new server before it has arrived as a whole, and then this one says MOVED."""
 _CODES: Final = {
     "OutOfMemoryError": "OOM",
     "ReadOnlyError": "READONLY",
@@ -158,9 +159,7 @@ class Links:
                     link = self._aside.get(node)
                     if link is None or not link.alive:
                         link = self._aside[node] = await self.dedicated(key)
-                    replies = await link.call_in_a_row(*commands, timeout=patience + REPLY_SECONDS)
-                if isinstance(replies[0], ResponseError):
-                    raise replies[0]
+                    replies = await link.call_in_a_row(*commands, timeout=patience + REPLY_SECONDS, first_decides=True)
             except (RedisError, OSError) as error:
                 attempts = await self._endure(error, key, attempts)
             else:
@@ -196,6 +195,11 @@ class Links:
             ) from refusal
         elif code == "NOPERM":
             raise StoreError(f"{self.route.label} does not permit this user what aqueue needs: {refusal}.") from refusal
+        elif code == "WRONGTYPE":
+            raise StoreError(
+                f"At {self.route.label} another type of value than aqueue's lies under {key}, or under a key beside it "
+                f"({refusal}); `aqueue doctor` names it, so that it can be renamed or removed."
+            ) from refusal
         elif code not in _BUSY:
             raise StoreError(
                 f"{self.route.label} refused a script of aqueue ({refusal}); please report this."

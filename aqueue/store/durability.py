@@ -80,10 +80,9 @@ class Durability:
             *(_question(kind) for kind in kinds),
             patience=len(kinds) * CONFIRM_SECONDS,
         )
+        ids = layout.understood("enqueue", layout.as_many_ids(len(jobs)), reply)
         complaints = {kind: _complaint(kind, answer) for kind, answer in zip(kinds, answers, strict=True)}
-        return [
-            Stored(stands, complaints.get(job.durable)) for job, stands in zip(jobs, layout.ids(reply), strict=True)
-        ]
+        return [Stored(stands, complaints.get(job.durable)) for job, stands in zip(jobs, ids, strict=True)]
 
 
 class GroupCommit:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aqueue.errors import AqueueError, JobCancelled, JobExpired, JobFailed, JobNotFound, StoreError
+from aqueue.errors import JobCancelled, JobExpired, JobFailed, JobNotFound, StoreError
 from aqueue.job import JobId, JobInfo, JobState, QueueName, WorkerId
 from aqueue.settings import instant
-from aqueue.store import codec
 from aqueue.store.records import Ended
+from aqueue.store.wire import Wire
 
 
-def job_info(queue: QueueName, job_id: JobId, record: Mapping[str, bytes], envelope: bytes | None) -> JobInfo:
+def job_info(wire: Wire, job_id: JobId, record: Mapping[str, bytes], envelope: bytes | None) -> JobInfo:
     """Turn a record and its envelope into a snapshot.
 
     Errors: JobNotFound for an empty record, StoreError for one that cannot be read.
@@ -20,23 +20,23 @@ def job_info(queue: QueueName, job_id: JobId, record: Mapping[str, bytes], envel
     if not record:
         raise JobNotFound(job_id)
     try:
-        return _read(queue, job_id, record, envelope)
+        return _read(wire, job_id, record, envelope)
     except (ValueError, KeyError, OverflowError) as error:
-        raise damaged(queue, job_id) from error
+        raise damaged(wire.queue, job_id) from error
 
 
-def result_of(queue: QueueName, job_id: JobId, ended: Ended) -> bytes:
+def result_of(wire: Wire, job_id: JobId, ended: Ended) -> bytes:
     """Give an ended job's encoded result, or raise how else it ended.
 
     Errors: JobFailed, JobCancelled, JobExpired; JobNotFound when no result was kept; StoreError if it is damaged.
     """
     if ended.damaged:
-        raise damaged(queue, job_id)
+        raise damaged(wire.queue, job_id)
     match ended.state:
         case JobState.COMPLETED if ended.result is not None:
             return ended.result
         case JobState.FAILED:
-            error = codec.decode_error(ended.error)
+            error = wire.decode_error(job_id, ended.error)
             raise JobFailed(job_id, error.type, error.message, error.traceback)
         case JobState.CANCELLED:
             raise JobCancelled(job_id)
@@ -52,18 +52,19 @@ def damaged(queue: QueueName, job_id: JobId) -> StoreError:
     )
 
 
-def _read(queue: QueueName, job_id: JobId, record: Mapping[str, bytes], envelope: bytes | None) -> JobInfo:
+def _read(wire: Wire, job_id: JobId, record: Mapping[str, bytes], envelope: bytes | None) -> JobInfo:
     def at(name: str) -> Any:
         return instant(int(record[name])) if name in record else None
 
-    task, args, kwargs = _call(record, envelope)
+    call = None if envelope is None else wire.look(job_id, envelope)
     return JobInfo(
         id=job_id,
-        queue=queue,
-        task=task,
+        queue=wire.queue,
+        task=record.get("task", b"?").decode() if call is None else call.task,
         state=JobState(record["state"].decode()),
-        args=args,
-        kwargs=kwargs,
+        payload=None if call is None else call.payload,
+        args=None if call is None else call.args,
+        kwargs=None if call is None else call.kwargs,
         attempt=int(record.get("attempt", 0)),
         crashes=int(record.get("crashes", 0)),
         enqueued_at=instant(int(record["enqueued_ms"])),
@@ -71,18 +72,6 @@ def _read(queue: QueueName, job_id: JobId, record: Mapping[str, bytes], envelope
         started_at=at("started_ms"),
         ended_at=at("ended_ms"),
         worker=WorkerId(record["token"].decode().rpartition("/")[0]) if "token" in record else None,
-        error=codec.decode_error(record["error"]) if "error" in record else None,
+        error=wire.decode_error(job_id, record["error"]) if "error" in record else None,
         result_bytes=len(record["result"]) if "result" in record else None,
     )
-
-
-def _call(record: Mapping[str, bytes], envelope: bytes | None) -> tuple[str, list[Any] | None, dict[str, Any] | None]:
-    """Give task, args and kwargs as far as they are known: a completed job has only its task's name."""
-    if envelope is None:
-        return record.get("task", b"?").decode(), None, None
-    try:
-        call = codec.decode_envelope(envelope)
-        kwargs = {name: codec.decode_plain(raw) for name, raw in call.kwargs.items()}
-        return call.task, codec.decode_plain(call.args), kwargs
-    except (AqueueError, ValueError):
-        return "?", None, None

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Final
 
-from aqueue.errors import ConfigurationError
+from aqueue.errors import ConfigurationError, shown
 from aqueue.job import JobId, QueueName, WorkerId
 
 MAX_NAME_LENGTH = 200
@@ -24,13 +26,19 @@ TICKET = "wake"
 def checked_name(name: str, what: str) -> str:
     """Return `name` if it may be part of a key, else raise ConfigurationError."""
     if not isinstance(name, str) or not name or len(name) > MAX_NAME_LENGTH:
-        raise ConfigurationError(f"{what} must be text of 1 to {MAX_NAME_LENGTH} characters, not {name!r}.")
-    if any(c in "{}" or c.isspace() or unicodedata.category(c).startswith("C") for c in name):
+        raise ConfigurationError(f"{what} must be text of 1 to {MAX_NAME_LENGTH} characters, not {shown(name)}.")
+    if not is_name(name):
         raise ConfigurationError(
-            f"{what} must not contain braces, spaces or control characters, as {name!r} does; "
+            f"{what} must not contain braces, spaces or control characters, as {shown(name)} does; "
             "use letters, digits, '.', '-', '_' or ':'."
         )
     return name
+
+
+def is_name(name: str) -> bool:
+    """Say whether a text may be part of a key."""
+    fits = 0 < len(name) <= MAX_NAME_LENGTH
+    return fits and not any(c in "{}" or c.isspace() or unicodedata.category(c).startswith("C") for c in name)
 
 
 class Keys:
@@ -133,6 +141,11 @@ class Keys:
         """Hash: counters since the queue was first used."""
         return f"{self.base}stats"
 
+    @cached_property
+    def nowhere(self) -> str:
+        """None: nothing is ever stored there. Named so that no script runs on a part of the queue; see scripts.py."""
+        return nowhere(self.base)
+
     def channel(self, subscriber: str) -> str:
         """Sharded channel on which one process hears of ended jobs, or one worker of cancels and resumes."""
         return f"{self.base}channel:{subscriber}"
@@ -141,6 +154,38 @@ class Keys:
     def registry(self) -> str:
         """Set: names of all queues ever used. The one key outside the queues' slots."""
         return registry_of(self.prefix)
+
+
+TYPES: Final[Mapping[str, tuple[str, ...]]] = {
+    "job": ("hash",),
+    "payload": ("string",),
+    "unique": ("string",),
+    "queued": ("list",),
+    "suspects": ("list",),
+    "ranked": ("zset",),
+    "held_back": ("zset",),
+    "waiting": ("zset",),
+    "permits": ("set",),
+    "pace": ("string", "zset"),
+    "timers": ("zset",),
+    "scheduled": ("zset",),
+    "workers": ("zset",),
+    "worker": ("hash",),
+    "inbox": ("list",),
+    "held": ("hash",),
+    "failed": ("zset",),
+    "pruned": ("string",),
+    "paused": ("string",),
+    "stats": ("hash",),
+}
+"""What the server calls the type of each kind of key."""
+GATES: Final = ("waiting", "permits", "pace")
+"""The kinds of keys of which each gate has its own."""
+
+
+def nowhere(base: str) -> str:
+    """Spell the key of a queue that never exists; see Keys.nowhere."""
+    return f"{base}nowhere"
 
 
 def unique_digest(task: str, key: str) -> str:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _pack = cast("Callable[[tuple[Arg, ...]], bytes]", hiredis.pack_command)
 """hiredis declares a tuple of one element."""
 
+GARBLED: Final = (TypeError, ValueError, AttributeError, LookupError, RecursionError)
+"""What the parsers of redis-py raise for bytes that are a reply by their form only, beside its own errors."""
+
 REPLY_SECONDS: Final = 5.0
 """A server that has answered nothing for so long is taken for lost; scripts take about a millisecond."""
 UNREAD_SECONDS: Final = 0.1
@@ -71,20 +74,31 @@ class Link:
         await self._leave(packed, (reply,), timeout)
         return await reply
 
-    async def call_in_a_row(self, *commands: tuple[Arg, ...], timeout: float) -> list[Any]:
+    async def call_in_a_row(self, *commands: tuple[Arg, ...], timeout: float, first_decides: bool = False) -> list[Any]:
         """Send commands in one write, each executed once the one before has ended; return replies and refusals.
 
+        With `first_decides` a refusal of the first ends the connection, since nobody wants to wait for the others.
         Units:  `timeout` in seconds, for all of them.
-        Errors: as `call`, but for refusals.
+        Errors: as `call`; refusals that are not of the first, or without `first_decides`, are returned.
         """
         packed = b"".join([_pack(command) for command in commands])
         replies = [self._loop.create_future() for _ in commands]
         await self._leave(packed, replies, timeout)
+        if first_decides:
+            await self._unless_refused(*replies)
         answers = await asyncio.gather(*replies, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, ResponseError):
                 raise answer
         return answers
+
+    async def _unless_refused(self, first: asyncio.Future[Any], *others: asyncio.Future[Any]) -> None:
+        try:
+            await asyncio.shield(first)
+        except ResponseError:
+            self._break(RedisConnectionError("what was to be waited for was refused"))
+            await asyncio.gather(*others, return_exceptions=True)
+            raise
 
     async def _leave(self, packed: bytes, replies: Sequence[asyncio.Future[Any]], timeout: float) -> None:
         if self._broken is not None:
@@ -132,6 +146,8 @@ class Link:
                 self._answer(reply)
         except (RedisError, OSError) as error:
             self._break(error)
+        except GARBLED as error:
+            self._break(RedisConnectionError(f"what the server said is no reply: {error}"))
         finally:
             self._break(RedisConnectionError("the connection was closed"))
             await self._connection.disconnect(nowait=True)
@@ -227,25 +243,35 @@ class Subscription:
         try:
             while True:
                 try:
-                    push: Any = await self._connection.read_response(disable_decoding=True, push_request=True)
+                    push = await self._connection.read_response(disable_decoding=True, push_request=True)
                 except ResponseError as refusal:
                     self._refused(refusal)
                     continue
-                kind, channel, data = push[:3]
-                if kind == b"smessage":
-                    self._heard(channel.decode(), data.decode("utf-8", "surrogateescape"))
-                elif kind == b"ssubscribe":
-                    self._answered(channel.decode())
-                elif kind == b"sunsubscribe" and channel and self._confirmed.pop(channel.decode(), None):
-                    self._ended(channel.decode())  # unasked: its slot has moved to another server
+                self._take(push)
         except (RedisError, OSError) as problem:
             error = problem
+        except GARBLED as problem:
+            error = RedisConnectionError(f"what the server said is no message: {problem}")
         finally:
             for future in self._confirmed.values():
                 if not future.done():
                     future.set_exception(error)
                     future.exception()  # seen: whoever waits gets it, nobody else need be warned
             await self._connection.disconnect(nowait=True)
+
+    def _take(self, push: Any) -> None:
+        """Take one message. Errors: ConnectionError for what is none, since nobody knows what will follow."""
+        match push:
+            case [b"smessage", bytes() as channel, bytes() as data]:
+                self._heard(channel.decode("utf-8", "replace"), data.decode("utf-8", "surrogateescape"))
+            case [b"ssubscribe", bytes() as channel, _]:
+                self._answered(channel.decode("utf-8", "replace"))
+            case [b"sunsubscribe", channel, _]:
+                name = channel.decode("utf-8", "replace") if channel else ""
+                if self._confirmed.pop(name, None):
+                    self._ended(name)  # unasked: its slot has moved to another server
+            case _:
+                raise RedisConnectionError("the server sent what is no message")
 
     def _answered(self, channel: str) -> None:
         if channel in self._asked:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("aqueue.store")
 
-MAX_PAUSE_SECONDS: Final = 5.0
+MAX_PAUSE_SECONDS: Final = 2.0
 """Between two attempts to connect; who waits re-checks on its own timer anyway."""
 
 

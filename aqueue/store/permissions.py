@@ -43,7 +43,19 @@ tools; to be told."""
 PRODUCER: Final = Rights(
     ("await", "cancel", "enqueue", "inspect"),
     (),
-    ("job", "payload", "unique", "queued", "ranked", "scheduled", "held_back", "waiting", "permits", "stats"),
+    (
+        "job",
+        "payload",
+        "unique",
+        "queued",
+        "ranked",
+        "scheduled",
+        "held_back",
+        "waiting",
+        "permits",
+        "stats",
+        "nowhere",
+    ),
 )
 _WORKER_SCRIPTS: Final = ("extend", "promote", "prune", "reclaim", "retire", "settle_and_claim", "stats")
 _OPERATOR_SCRIPTS: Final = (
@@ -67,6 +79,7 @@ RIGHTS: Final = {
             "lrange",
             "scan",
             "script|exists",
+            "type",
             "zmscore",
             "zrange",
             "zscan",

@@ -11,6 +11,10 @@ that no body counts positions in KEYS or ARGV and no caller can mix them up:
     -- RETURNS …             for the reader
     --- @include finish      shared steps from lua/include
 
+A script that is given the `prefix` builds keys that its caller cannot name. Each call of one names a key that never
+exists, too: while a slot moves between nodes of a Cluster, the server refuses who names a key that it does not have,
+before anything is done. Else a script that names only what is there would run, and fail at a key that has left.
+
 Scripts are called by the hash of their text, so that two versions of this package can work side by side.
 """
 
@@ -23,6 +27,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Final, TypeAlias
+
+from aqueue.store.keys import nowhere
 
 Arg: TypeAlias = str | bytes | int
 
@@ -42,6 +48,11 @@ class Header:
     item: list[tuple[str, str]] = field(default_factory=list)
     includes: list[str] = field(default_factory=list)
 
+    @property
+    def prefix(self) -> int | None:
+        """The position of the argument from which the script builds keys, if it does."""
+        return next((n for n, (name, _) in enumerate(self.argv) if name == "prefix"), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -55,10 +66,12 @@ class Script:
     def arguments(
         self, keys: Sequence[str], argv: Sequence[Arg], each: Iterable[str] = (), items: Iterable[Arg] = ()
     ) -> list[Arg]:
-        """Lay out one call: number of keys, keys, keys of the items, arguments, items."""
+        """Lay out one call: number of keys, keys, keys of the items, the key that never exists, arguments, items."""
         if len(keys) != len(self.header.keys) or len(argv) != len(self.header.argv):
             raise TypeError(f"{self.name} takes keys {self.header.keys} and arguments {self.header.argv}")
         flat = [*keys, *each]
+        if self.header.prefix is not None:
+            flat.append(nowhere(str(argv[self.header.prefix])))
         return [len(flat), *flat, *argv, *items]
 
 

@@ -13,7 +13,8 @@ from typing import Final, TypeVar
 
 from aqueue.job import JobId, QueueName, WorkerId
 from aqueue.store.client import Client
-from aqueue.store.keys import parts_of, pattern_of_all
+from aqueue.store.keys import GATES, parts_of, pattern_of_all
+from aqueue.store.misfits import Misfit, gate_misfits, misfits
 from aqueue.store.records import Fault, Symptom
 
 T = TypeVar("T")
@@ -47,6 +48,8 @@ class Survey:
     jobs: dict[JobId, Fault] = field(default_factory=dict)
     workers: list[WorkerId] = field(default_factory=list)
     """Those that the fleet has forgotten, although something of theirs is left."""
+    misfits: list[Misfit] = field(default_factory=list)
+    """Keys of the wrong type; where one is that every operation needs, no more can be seen."""
     examined: int = 0
     whole: bool = True
     """Nothing was left out for the limit's sake."""
@@ -58,6 +61,7 @@ class _Swept:
 
     jobs: set[JobId] = field(default_factory=set)
     workers: set[WorkerId] = field(default_factory=set)
+    gates: set[str] = field(default_factory=set)
 
 
 async def survey(stores: Sequence[Client], limit: int) -> list[Survey]:
@@ -112,10 +116,15 @@ def _note(swept: dict[QueueName, _Swept], prefix: str, key: str) -> None:
         seen.jobs.add(JobId(name))
     elif kind in ("worker", "held", "inbox"):
         seen.workers.add(WorkerId(name))
+    elif kind in GATES:
+        seen.gates.add(key)
 
 
 async def _search(store: Client, swept: _Swept, limit: int, *, whole: bool) -> Survey:
-    found = Survey(store, whole=whole)
+    found = Survey(store, misfits=await misfits(store, swept.workers), whole=whole)
+    if found.misfits:
+        return found
+    found.misfits = await gate_misfits(store, swept.gates)
     for zset in (store.keys.scheduled, store.keys.failed):
         members = await _members(store, zset, limit)
         swept.jobs |= {JobId(member) for member in members.entries}

@@ -24,15 +24,13 @@ from aqueue.store import address
 from aqueue.store.preflight import check_server
 from aqueue.worker import check, logs
 from aqueue.worker.loading import load_queues
-from aqueue.worker.supervisor import UNUSABLE, Supervisor, child_command
+from aqueue.worker.supervisor import LIFELINE, UNUSABLE, Supervisor, child_command
 from aqueue.worker.worker import DEFAULT_CONCURRENCY, Worker
 
 log = logging.getLogger("aqueue.worker")
 
 BANNER_SECONDS: Final = 1.0
 """The banner does not wait for a server that is away; the worker does."""
-CHILD: Final = "AQUEUE_SUPERVISED"
-"""Set for the processes that a supervisor has started."""
 
 EPILOG: Final = """\
 \b
@@ -86,27 +84,36 @@ def main(  # a command line is its options
         bool, typer.Option("--check", help="exit 0 if live workers serve the queues of these names")
     ] = False,
     here: Annotated[bool, typer.Option("--here", help="--check counts workers of this host only")] = False,
+    prefix: Annotated[
+        str | None,
+        typer.Option("--prefix", metavar="PREFIX", show_default=False, help="--check looks at its queues [aqueue]"),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", help="show the version")] = False,
 ) -> None:
-    """Run the jobs of one or more queues until SIGTERM or SIGINT; a second signal cancels what still runs."""
+    """Run jobs of queues until SIGTERM or SIGINT; a second signal cancels what runs."""
     if version:
         typer.echo(f"aqueue {__version__}")
         return
     logs.configure(log_format.value, verbose - quiet)
+    lifeline = os.environ.pop(LIFELINE, None)
     try:
         if checking:
-            code = _run(check.check(queues or [], url, here=here))
+            code = _run(check.check(queues or [], url, here=here, prefix=prefix))
+        elif prefix is not None:
+            raise ConfigurationError(
+                "--prefix goes with --check; a queue has its own: write Settings(prefix=...), or set AQUEUE_PREFIX."
+            )
         elif not queues:
             raise ConfigurationError(
                 "Name at least one queue, as in: python -m aqueue.worker tasks:queue (see --help)."
             )
-        elif os.environ.pop(CHILD, None) is None and (processes > 1 or reload or (max_jobs and not burst)):
+        elif lifeline is None and (processes > 1 or reload or (max_jobs and not burst)):
             code = _supervise(processes, once=burst, reload=reload)
         else:
             worker = _worker(
                 queues, url, concurrency=concurrency, grace=grace, max_jobs=max_jobs, show_arguments=log_arguments
             )
-            code = _run(_work(worker, burst=burst))
+            code = _run(_work(worker, burst=burst, lifeline=lifeline))
             if worker.threads_left:  # they cannot be ended, and their jobs have gone back to the queue
                 logging.shutdown()
                 os._exit(code)
@@ -117,7 +124,6 @@ def main(  # a command line is its options
 
 
 def _supervise(processes: int, *, once: bool, reload: bool) -> int:
-    os.environ[CHILD] = "1"
     supervisor = Supervisor(child_command(sys.argv[1:]), processes, once=once)
     return asyncio.run(supervisor.run(reload=reload))
 
@@ -138,7 +144,7 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
     return asyncio.run(work)
 
 
-async def _work(worker: Worker, *, burst: bool) -> int:
+async def _work(worker: Worker, *, burst: bool, lifeline: str | None) -> int:
     loop = asyncio.get_running_loop()
     signals = 0
 
@@ -148,6 +154,17 @@ async def _work(worker: Worker, *, burst: bool) -> int:
         log.info("%s: %s", signal.Signals(number).name, "stopping" if signals == 1 else "stopping now")
         worker.stop(now=signals > 1)
 
+    def on_orphaned(end: int) -> None:
+        nonlocal signals
+        loop.remove_reader(end)
+        if not signals:
+            signals += 1
+            log.warning("the supervisor has gone: stopping")
+            worker.stop()
+
+    if lifeline is not None and lifeline.isdigit():
+        os.set_inheritable(int(lifeline), False)  # not for the processes of jobs
+        loop.add_reader(int(lifeline), on_orphaned, int(lifeline))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     try:
@@ -180,6 +197,9 @@ async def _banner(worker: Worker) -> None:
         ", ".join(queue.name for queue in worker.queues), worker.concurrency, settings.timeout,
         settings.retry.max_attempts, settings.lease,
     )  # fmt: skip
+    for queue in worker.queues:
+        if queue.wire.description:
+            log.info("queue %s: %s", queue.name, queue.wire.description)
     tasks = sorted({name for queue in worker.queues for name in queue.tasks})
     log.info("tasks: %s", ", ".join(tasks) or "none - is the module that defines them imported?")
 

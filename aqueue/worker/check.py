@@ -13,13 +13,14 @@ from contextlib import AsyncExitStack
 
 from aqueue.errors import ConfigurationError
 from aqueue.queue import Queue
+from aqueue.settings import Settings
 from aqueue.store.codec import worker_host
 from aqueue.store.records import QueueStats
 
 log = logging.getLogger("aqueue.worker")
 
 
-async def check(names: Sequence[str], url: str | None, *, here: bool) -> int:
+async def check(names: Sequence[str], url: str | None, *, here: bool, prefix: str | None = None) -> int:
     """Give 0 if live workers serve these queues, else 1; without names all queues are meant.
 
     With `here` only workers of this host count; without names too, it is enough that one of them serves any queue.
@@ -28,10 +29,11 @@ async def check(names: Sequence[str], url: str | None, *, here: bool) -> int:
     for name in names:
         if ":" in name:
             raise ConfigurationError(f"--check takes names of queues such as default, not {name!r}.")
+    settings = Settings() if prefix is None else Settings(prefix=prefix)
     async with AsyncExitStack() as stack:
 
         async def opened(name: str) -> Queue:
-            return await stack.enter_async_context(Queue(name, url=url))
+            return await stack.enter_async_context(Queue(name, url=url, settings=settings))
 
         any_will_do = here and not names
         for name in names or await (await (await opened("check")).store()).queue_names():

@@ -19,10 +19,11 @@ from aqueue.errors import (
     ConfigurationError,
     Discard,
     NotSerializable,
+    PayloadRefused,
     RetryLater,
     UnknownTask,
 )
-from aqueue.job import Job, JobError
+from aqueue.job import Job, JobError, JobId
 from aqueue.middleware import Middleware, around_run
 from aqueue.queue import Queue
 from aqueue.retry import Retry
@@ -30,9 +31,10 @@ from aqueue.settings import Settings, seconds
 from aqueue.store import codec
 from aqueue.store.client import ttl_ms
 from aqueue.store.records import Cancelled, Completed, Failed, Lease, Outcome, Released, Retried
+from aqueue.store.wire import StoredCall
 from aqueue.task import Task
 from aqueue.worker.deadlines import Deadlines
-from aqueue.worker.run import Reason, Run
+from aqueue.worker.run import NAME_LIMIT, Reason, Run
 from aqueue.worker.threads import Threads
 
 UNKNOWN_TASK_DELAY_SECONDS: Final = 5.0
@@ -83,6 +85,7 @@ class Executor:
 
     def __init__(self, queue: Queue, middleware: Sequence[Middleware], state: Any, shared: Shared) -> None:
         self._queue = queue
+        self._wire = queue.wire
         self._middleware = [*queue.middleware, *middleware]
         self._state = state
         self._threads = shared.threads
@@ -92,21 +95,24 @@ class Executor:
     async def run(self, run: Run) -> Outcome:
         """Run one job to its end, whatever that is. Never raises."""
         try:
-            envelope = codec.decode_envelope(run.lease.envelope)
+            call = self._wire.open_call(run.lease.id, run.lease.envelope)
         except codec.EnvelopeTooNew as error:
             return self._unknown(run, error, too_new=True)
         except BadArguments as error:
             return Failed(_described(error), ttl_ms(self._queue.settings.failure_ttl))
-        run.name = envelope.task
-        task = self._queue.tasks.get(envelope.task)
+        except PayloadRefused as error:  # its message says it all, where a traceback would only show our own lines
+            refusal = JobError(type=type(error).__name__, message=str(error))
+            return Failed(refusal, ttl_ms(self._queue.settings.failure_ttl))
+        run.name = call.task[:NAME_LIMIT]
+        task = self._queue.tasks.get(call.task)
         if task is None:
-            return self._unknown(run, UnknownTask(envelope.task, self.near(envelope.task)))
-        plan = self._plan(task).for_call(envelope.headers)
-        context = self._context(plan, run.lease, envelope.headers.extra)
+            return self._unknown(run, UnknownTask(call.task, self.near(call.task)))
+        plan = self._plan(task).for_call(call.headers)
+        context = self._context(plan, run.lease, call.headers.extra)
         token = current_context.set(context)
         self._deadlines.watch(run, plan.timeout)
         try:
-            return await self._attempt(plan, context, envelope)
+            return await self._attempt(plan, context, run.lease.id, call)
         except BaseException as error:  # noqa: BLE001  # the boundary of user code: nothing may pass it
             return _translate(plan, run, error)
         finally:
@@ -130,15 +136,16 @@ class Executor:
             headers=headers,
         )
 
-    async def _attempt(self, plan: _Plan, context: Context, envelope: codec.Envelope) -> Outcome:
+    async def _attempt(self, plan: _Plan, context: Context, job_id: JobId, stored: StoredCall) -> Outcome:
         task = plan.task
-        args, kwargs = task.arguments.decode(envelope)
+        args, kwargs = stored.arguments(task.arguments)
         if self._middleware:
             call = partial(self._call, task, context, args, kwargs)
             result = await around_run(self._middleware, context, call)()
         else:
             result = await self._call(task, context, args, kwargs)
-        return Completed(codec.encode_result(result, self._queue.settings.max_bytes), plan.result_ttl_ms, task.name)
+        encoded = self._wire.encode_result(job_id, result, self._queue.settings.max_bytes)
+        return Completed(encoded, plan.result_ttl_ms, task.name)
 
     async def _call(self, task: Task[..., Any], context: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not task.injected:

@@ -46,13 +46,20 @@ class Fetcher:
     @property
     def free(self) -> int:
         """Slots that neither a run nor an unanswered turn takes."""
-        if self.draining:
-            return 0
+        return 0 if self.draining else max(0, self._room)
+
+    @property
+    def excess(self) -> int:
+        """Jobs beyond the slots, brought by a turn that was answered when its slots had been given to others."""
+        return max(0, -self._room)
+
+    @property
+    def _room(self) -> int:
         reserved = sum(lane.reserved for lane in self._lanes)
-        free = self._slots - reserved - sum(lane.active for lane in self._lanes)
+        room = self._slots - reserved - sum(lane.active for lane in self._lanes)
         if self._max_jobs is not None:
-            free = min(free, self._max_jobs - reserved - sum(lane.claimed for lane in self._lanes))
-        return max(0, free)
+            room = min(room, self._max_jobs - reserved - sum(lane.claimed for lane in self._lanes))
+        return room
 
     @property
     def _share(self) -> int:
@@ -98,7 +105,11 @@ class Fetcher:
             if turn is not None:
                 again = again or lane.has_more
         await self._park_or_unpark()
-        return again and self.free > 0
+        return (again and self.free > 0) or self._has_outcomes()
+
+    def _has_outcomes(self) -> bool:
+        """Say whether a turn would store something: what ended while a lane recovered has woken this agent in vain."""
+        return any(lane.outbox and not (lane.recovering or lane.turn_parked) for lane in self._lanes)
 
     @staticmethod
     def _needs_turn(lane: Lane, free: int) -> bool:

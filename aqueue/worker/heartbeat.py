@@ -65,17 +65,21 @@ class Heartbeat:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         try:
-            while not self._stop.is_set():
-                if self._may_extend():
-                    await asyncio.gather(*(self._extend(lane) for lane in self._lanes))
-                try:
-                    async with asyncio.timeout(self._every * random.uniform(0.9, 1.0)):  # noqa: S311  # spreads load
-                        await self._wake.wait()
-                except TimeoutError:
-                    continue
+            await asyncio.gather(*(self._keep(lane, self._wake) for lane in self._lanes))
         finally:
             for lane in self._lanes:
                 await lane.client.close()
+
+    async def _keep(self, lane: Lane, wake: asyncio.Event) -> None:
+        """Renew one lease until told to stop; a server that does not answer costs no other queue its own."""
+        while not self._stop.is_set():
+            if self._may_extend():
+                await self._extend(lane)
+            try:
+                async with asyncio.timeout(self._every * random.uniform(0.9, 1.0)):  # noqa: S311  # spreads load
+                    await wake.wait()
+            except TimeoutError:
+                continue
 
     async def _extend(self, lane: Lane) -> None:
         answered = lane.answered  # before `running`: whatever these turns brought is in there, or settled

@@ -13,16 +13,21 @@ from collections import Counter
 from typing import Any, Final
 
 from aqueue.context import current_context
-from aqueue.errors import AqueueError
+from aqueue.errors import AqueueError, StoreUnavailable, shown
 from aqueue.job import JobError
 from aqueue.store import codec
 from aqueue.store.records import Cancelled, Completed, Failed, Gone, Outcome, Released, Retried
-from aqueue.worker.run import Reason, Run
+from aqueue.store.wire import line_of
+from aqueue.worker.run import NAME_LIMIT, Reason, Run
 
 log = logging.getLogger("aqueue.worker")
 
 ARGUMENTS_LIMIT: Final = 80
 """Characters of a job's arguments in its start line."""
+
+
+UNKNOWN_LIMIT: Final = 1000
+"""Unknown names that are warned of; names may come from anybody, and are remembered."""
 
 
 class JobFilter(logging.Filter):
@@ -53,18 +58,19 @@ class Journal:
         if not log.isEnabledFor(logging.INFO):
             return
         try:
-            envelope = codec.decode_envelope(run.lease.envelope)
+            task, envelope = line_of(run.lease.envelope)
         except AqueueError:
             return
-        shown = f"{envelope.task}({self._arguments(envelope)})"
+        name = task[:NAME_LIMIT]
+        shown = f"{name}({self._arguments(envelope)})"
         crashed = f" (crashed {run.lease.crashes}x before)" if run.lease.crashes else ""
         log.info(
             "%8.3fs -> %s %s%s", run.lease.waited_ms / 1000, run.lease.id, shown, crashed,
-            extra=_fields(queue, run, envelope.task, event="started", wait_s=run.lease.waited_ms / 1000),
+            extra=_fields(queue, run, name, event="started", wait_s=run.lease.waited_ms / 1000),
         )  # fmt: skip
 
-    def _arguments(self, envelope: codec.Envelope) -> str:
-        if not self._show_arguments:
+    def _arguments(self, envelope: codec.Envelope | None) -> str:
+        if envelope is None or not self._show_arguments:
             return "…"
         parts = [bytes(envelope.args).decode("utf-8", "replace")[1:-1]]
         parts += [f"{name}={bytes(raw).decode('utf-8', 'replace')}" for name, raw in envelope.kwargs.items()]
@@ -91,13 +97,13 @@ class Journal:
 
     def unknown_task(self, queue: str, name: str, near: list[str], known: list[str]) -> None:
         """Warn once per name."""
-        if name in self._unknown:
+        if name in self._unknown or len(self._unknown) >= UNKNOWN_LIMIT:
             return
         self._unknown.add(name)
         hint = (
             f"did you mean {' or '.join(near)}?" if near else f"registered here: {', '.join(sorted(known)) or 'none'}"
         )
-        log.warning("no task %r on queue %s, its jobs are handed back for now; %s", name, queue, hint)
+        log.warning("no task %s on queue %s, its jobs are handed back for now; %s", shown(name), queue, hint)
 
     def too_new(self, queue: str) -> None:
         """Warn once per queue."""
@@ -143,7 +149,8 @@ class Outage:
         with self._lock:
             if self._since is None:
                 self._since = time.monotonic()
-                log.error("redis is away, jobs go on and the worker waits: %s", error)
+                what = "redis is away" if isinstance(error, StoreUnavailable) else "redis does not do what it is asked"
+                log.error("%s, jobs go on and the worker waits: %s", what, error)
 
     def back(self) -> None:
         with self._lock:

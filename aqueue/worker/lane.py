@@ -1,7 +1,8 @@
 """One queue as one worker sees it: its turns, its parked fetch and the jobs it has running.
 
 A turn is sent until it is answered, with the same number and the same content: only then is it known what was
-settled and what was claimed. Until then the slots it asked for stay taken.
+settled and what was claimed. Until then the slots it asked for stay taken; unless its server does not answer for long,
+while other queues, on other servers, have work for them. What such a turn brings beyond the free slots goes back.
 
 A lane on which nothing runs parks with its next turn: the turn travels behind the parked fetch and is taken by the
 server the moment a job comes, so that an idle worker starts it without another round trip. Where jobs run, a turn
@@ -21,7 +22,7 @@ from aqueue.errors import StoreError
 from aqueue.job import JobId, WorkerId
 from aqueue.store.client import Client
 from aqueue.store.link import Link
-from aqueue.store.records import Beat, Lease, Outcome, Settle, Turn
+from aqueue.store.records import Beat, Lease, Outcome, Released, Settle, Turn
 from aqueue.worker.executor import Executor
 from aqueue.worker.journal import Journal, Outage
 from aqueue.worker.parking import Parking
@@ -38,8 +39,11 @@ DUE_SOON_SECONDS: Final = 0.02
 SETTLES_PER_TURN: Final = 500
 LATE_SECONDS: Final = 0.25
 """A turn that is not answered by then goes on by itself: other queues may be on servers that are in no trouble."""
+DOUBT_SECONDS: Final = 1.0
+"""Slots that a turn has asked for are kept no longer for its answer, where other queues could use them."""
 RECOVERY_PAUSE_SECONDS: Final = 0.1
-MAX_RECOVERY_PAUSE_SECONDS: Final = 5.0
+MAX_RECOVERY_PAUSE_SECONDS: Final = 2.0
+"""With its jitter of one half, jobs run again at most three seconds after the server does, however long it was away."""
 
 
 class Lane:
@@ -81,7 +85,11 @@ class Lane:
         self._wake = wake
         self._sent: tuple[list[Settle], int] | None = None
         self._recovery: asyncio.Task[None] | None = None
+        self._pause = RECOVERY_PAUSE_SECONDS
+        """Before the server is asked again; it grows until a turn is answered, for a live server may refuse turns."""
         self._late: asyncio.Task[Turn | None] | None = None
+        self._in_doubt = False
+        """The open turn may not be answered for long."""
         self._parking = Parking(client)
         self._to_park = False
         self.turn_parked = False
@@ -91,8 +99,8 @@ class Lane:
 
     @property
     def reserved(self) -> int:
-        """Slots that a turn without an answer may have filled."""
-        return 0 if self._sent is None else self._sent[1]
+        """Slots that are kept for what a turn without an answer may have claimed."""
+        return 0 if self._sent is None or self._in_doubt else self._sent[1]
 
     @property
     def turn_open(self) -> bool:
@@ -125,6 +133,11 @@ class Lane:
         self.outbox.append(Settle(run.lease.id, run.lease.token, outcome))
         self._wake()
 
+    def hand_back(self, run: Run) -> None:
+        """Give back a job for which there is no slot, uncounted."""
+        self.claimed -= 1
+        self.settle(run, Released())
+
     def stop_runs(self, job_ids: Sequence[JobId], reason: Reason) -> None:
         """Tell these jobs to end, as far as they run here."""
         for job_id in job_ids:
@@ -143,8 +156,14 @@ class Lane:
         await asyncio.wait([self._late], timeout=LATE_SECONDS)
         if self._late.done():
             return self._late.result()
+        doubt = asyncio.get_running_loop().call_later(DOUBT_SECONDS - LATE_SECONDS, self._doubt)
+        self._late.add_done_callback(lambda _: doubt.cancel())
         self._late.add_done_callback(lambda _: self._wake())
         return None
+
+    def _doubt(self) -> None:
+        self._in_doubt = True
+        self._wake()
 
     async def take_turn(self, free: int) -> Turn | None:
         """Settle what has ended and claim up to `free` jobs; None while the server is away.
@@ -164,17 +183,24 @@ class Lane:
             turn = await self.client.settle_and_claim(self.worker, self.answered + 1, batch, asked)
         except StoreError as error:
             self.outage.lost(error)
+            self._in_doubt = True
             self._recovery = asyncio.get_running_loop().create_task(
                 self._recover(), name=f"aqueue recovery {self.name}"
             )
             return None
-        self.outage.back()
+        self._back()
         self._take_in(turn)
         return turn
+
+    def _back(self) -> None:
+        """A turn was answered."""
+        self.outage.back()
+        self._pause = RECOVERY_PAUSE_SECONDS
 
     def _take_in(self, turn: Turn) -> None:
         """Take in the answer to the open turn."""
         batch, asked = self._sent or ([], 0)
+        self._in_doubt = False
         self._sent, self.lasting = None, max(self.active, LASTING_MEMORY * self.lasting)
         self._note(turn, batch, asked)
         self.claimed += len(turn.leases)
@@ -197,15 +223,14 @@ class Lane:
 
     async def _recover(self) -> None:
         """Wait until the server answers at all; the fetcher then sends the open turn again."""
-        pause = RECOVERY_PAUSE_SECONDS
         while True:
+            pause, self._pause = self._pause, min(self._pause * 2, MAX_RECOVERY_PAUSE_SECONDS)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # spreads load, guards nothing
             try:
                 await self.client.plain("PING")
                 break
             except StoreError as error:
                 log.debug("queue %s: still away: %s", self.name, error)
-                pause = min(pause * 2, MAX_RECOVERY_PAUSE_SECONDS)
         self.has_more = True
         self._wake()
 
@@ -242,7 +267,7 @@ class Lane:
         seconds = self._parking.seconds
         turn = await self.client.park_with_turn(link, self.worker, seconds, self.answered + 1, free)
         self.turn_parked = False
-        self.outage.back()
+        self._back()
         self._take_in(turn)
         self._to_park = True
 

@@ -71,7 +71,7 @@ class Parking:
             link = await self._open()
             self._sent = self.wanted
             await fetch(link)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, StoreError) as error:
             log.debug("queue %s: parked fetch ended: %s", self._client.keys.queue, error)
             if not isinstance(error, ResponseError):
                 self._lost_at = asyncio.get_running_loop().time()
@@ -106,7 +106,7 @@ class Parking:
     async def _open(self) -> Link:
         if self._link is None or not self._link.alive:
             self._link = await self._client.links.dedicated(self._client.keys.queued)
-            self._link_id = int(await self._link.call("CLIENT", "ID"))
+            self._link_id = await self._client.id_of(self._link)
         return self._link
 
     async def _drop(self) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from aqueue.store.records import Lease
+
+NAME_LIMIT: Final = 200
+"""Characters of a task's name that are shown: no registered one is longer, and others are anybody's."""
 
 
 class Reason(Enum):

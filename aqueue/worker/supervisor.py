@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from aqueue.errors import ConfigurationError
 
 log = logging.getLogger("aqueue.worker")
 
+LIFELINE: Final = "AQUEUE_SUPERVISED"
+"""Set for a process that has a supervisor: the number of the open file that ends when the supervisor does."""
 QUICK_SECONDS: Final = 5.0
 """A process that ends in error sooner than this is not started again at once."""
 MAX_PAUSE_SECONDS: Final = 30.0
@@ -37,6 +41,8 @@ class Supervisor:
         self._code = 0
         self._reloading = False
         self._changed = asyncio.Event()
+        self._lifeline: int | None = None
+        """The end to read, which every child has; nothing is ever written, so all there is to read is the end."""
 
     async def run(self, *, reload: bool = False) -> int:
         """Run until all have ended; return 0, or the code of the first that could not."""
@@ -45,13 +51,27 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._forward, number)
+        with self._open_lifeline():
+            await self._watch_all(changes)
+        return self._code
+
+    @contextmanager
+    def _open_lifeline(self) -> Generator[None]:
+        """Hold a pipe that ends with this process, however that ends."""
+        self._lifeline, own_end = os.pipe()
+        try:
+            yield
+        finally:
+            os.close(self._lifeline)
+            os.close(own_end)
+
+    async def _watch_all(self, changes: AsyncIterator[set[str]] | None) -> None:
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(self._restart_on(changes)) if changes is not None else None
             keepers = [group.create_task(self._keep(index)) for index in range(self._count)]
             await asyncio.wait(keepers)
             if watcher is not None:
                 watcher.cancel()
-        return self._code
 
     def _forward(self, number: int) -> None:
         self._stopping.set()
@@ -65,7 +85,7 @@ class Supervisor:
         while not self._stopping.is_set():
             started = time.monotonic()
             # A group of its own: a Ctrl-C at the terminal reaches this process, which passes it on, once.
-            child = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
+            child = await self._start()
             self._children[index] = child
             for number in self._signals:
                 child.send_signal(number)
@@ -88,6 +108,15 @@ class Supervisor:
             if quick:
                 await self._pause(pause)
             pause = min(2 * pause, MAX_PAUSE_SECONDS) if quick else 1.0
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        assert self._lifeline is not None  # noqa: S101  # processes are kept while it is open only
+        return await asyncio.create_subprocess_exec(
+            *self._command,
+            start_new_session=True,
+            pass_fds=[self._lifeline],
+            env={**os.environ, LIFELINE: str(self._lifeline)},
+        )
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next start, unless told to stop, or the code has changed meanwhile."""

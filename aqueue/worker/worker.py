@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 
 import anyio
 
-from aqueue.errors import ConfigurationError, StoreError, StoreUnavailable
+from aqueue.errors import ConfigurationError, StoreError, StoreUnavailable, shown
 from aqueue.job import WorkerId
 from aqueue.middleware import Middleware
 from aqueue.queue import Lifespan, Queue
@@ -86,7 +86,7 @@ class Worker:
             raise ConfigurationError("A worker takes each queue once; drop the repeated one.")
         for name, value in (("concurrency", concurrency), ("max_jobs", 1 if max_jobs is None else max_jobs)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigurationError(f"{name} must be a whole number of at least 1, not {value!r}.")
+                raise ConfigurationError(f"{name} must be a whole number of at least 1, not {shown(value)}.")
         self.queues = queues
         self.concurrency = concurrency
         self.grace = seconds(grace, "grace")
@@ -221,6 +221,10 @@ class Worker:
             for run in runs:
                 lane.settle(run, Released())
         elif runs:
+            if excess := self._fetcher.excess:
+                runs, beyond = runs[:-excess], runs[-excess:]
+                for run in beyond:
+                    lane.hand_back(run)
             asyncio.get_running_loop().call_soon(self._launch, lane, runs)
 
     def _launch(self, lane: Lane, runs: Sequence[Run]) -> None:
@@ -288,10 +292,13 @@ class Worker:
 
     async def _leave(self, worker: WorkerId, heartbeat: Heartbeat) -> None:
         """Store the last outcomes, then hand back what is still held and leave the fleet."""
-        quiet = [await self._flush(lane) for lane in self._lanes]
+        quiet = await asyncio.gather(*(self._flush(lane) for lane in self._lanes))
         await heartbeat.stop()  # a renewal after the farewell would bring the worker back
-        for lane, may_leave in zip(self._lanes, quiet, strict=True):
-            if not (may_leave and await self._retire(lane, worker)):
+        leaving = [lane for lane, may_leave in zip(self._lanes, quiet, strict=True) if may_leave]
+        said = await asyncio.gather(*(self._retire(lane, worker) for lane in leaving))
+        gone = {lane.name for lane, heard in zip(leaving, said, strict=True) if heard}
+        for lane in self._lanes:
+            if lane.name not in gone:
                 log.error("queue %s: what this worker still held runs again when its lease ends", lane.name)
 
     async def _retire(self, lane: Lane, worker: WorkerId) -> bool:

@@ -39,15 +39,23 @@ class Load:
     """Enqueues and runs short jobs until its block ends, then lets the queue run empty."""
 
     def __init__(
-        self, url: str, *, worker_url: str | None = None, settings: Settings | None = None, pace: float = 0.001
+        self,
+        url: str,
+        *,
+        worker_url: str | None = None,
+        settings: Settings | None = None,
+        name: str = "load",
+        producers: int = PRODUCERS,
+        pace: float = 0.001,
     ) -> None:
         """Let jobs take up to four times `pace` seconds."""
         self._settings = settings or Settings(retry=Retry(max_attempts=3, backoff=0.01))
         self._pace = pace
+        self._producers = producers
         self.history = History()
         self.refusals: list[StoreError] = []
         """What producers were told instead of being served."""
-        self.queue = Queue("load", url=url, settings=self._settings)
+        self.queue = Queue(name, url=url, settings=self._settings)
         self.working = self.working_at(worker_url or url)
         self._producing: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -55,7 +63,7 @@ class Load:
 
     def working_at(self, url: str) -> Queue:
         """Give the queue as a worker sees it that comes by this way; whoever asks for more than one closes them."""
-        working = Queue("load", url=url, settings=self._settings)
+        working = Queue(self.queue.name, url=url, settings=self._settings)
 
         @working.task
         async def work(context: Context, n: int) -> int:
@@ -132,7 +140,7 @@ class Load:
 
     async def __aenter__(self) -> Self:
         await self.queue.store()
-        self._producing = [asyncio.create_task(self._produce(number)) for number in range(PRODUCERS)]
+        self._producing = [asyncio.create_task(self._produce(number)) for number in range(self._producers)]
         return self
 
     async def __aexit__(

@@ -58,7 +58,15 @@ class Refusal:
     line: str
 
 
-Lie: TypeAlias = Fault | Refusal
+@dataclass(frozen=True)
+class Answer:
+    """What the caller reads instead of the server's answer, byte by byte; the connection may end behind it."""
+
+    raw: bytes
+    last: bool = False
+
+
+Lie: TypeAlias = Fault | Refusal | Answer
 
 
 @dataclass(frozen=True)
@@ -293,6 +301,11 @@ class Wire:
         if isinstance(lie, Refusal):
             self._due.append(f"-{lie.line}\r\n".encode())
             await self._say_own()
+        elif isinstance(lie, Answer):
+            self._due.append(lie.raw)
+            await self._say_own()
+            if lie.last:
+                self.cut()
         elif lie in _FATES:
             if lie is Fault.DELAY:
                 await asyncio.sleep(DELAY_SECONDS)

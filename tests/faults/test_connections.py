@@ -71,6 +71,62 @@ async def test_a_subscription_that_is_cut_off_at_once_costs_no_answer(server: Se
             assert proxy.lies
 
 
+async def test_what_comes_too_late_for_its_slots_goes_back(
+    server: Server, proxy: Proxy, door: Door, impatient: None
+) -> None:
+    """The slots of a turn that nobody answers are lent to another server's queue, and are never taken twice."""
+    inside, most, gate = 0, 0, asyncio.Event()
+
+    async def work(*, waits: bool) -> str:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        if waits:
+            await gate.wait()
+        inside -= 1
+        return "done"
+
+    def decide(request: Request) -> Lie | None:
+        return Fault.LOST_REPLY if request.name == "settle_and_claim" and most < 2 else None
+
+    async with Queue("far", url=door.url) as far, Queue("near", url=server.url) as near:
+        late = await far.enqueue_many(far.task(work).call(waits=False) for _ in range(2))
+        others = await near.enqueue_many(near.task(work).call(waits=True) for _ in range(2))
+        proxy.decide = decide
+        async with Worker(far, near, concurrency=2), Queue("far", url=server.url) as looking:
+            await until(lambda: inside == 2)
+            async with asyncio.timeout(10):
+                while (await looking.stats()).queued < 2:
+                    await asyncio.sleep(0.01)
+            gate.set()
+            assert [await job.result(timeout=10) for job in (*late, *others)] == ["done"] * 4
+            assert [(info.attempt, info.crashes) for info in [await job.info() for job in late]] == [(0, 0)] * 2
+    assert proxy.lies
+    assert most == 2
+
+
+async def test_a_server_that_says_nothing_costs_no_other_queue_its_lease(
+    server: Server, proxy: Proxy, door: Door
+) -> None:
+    """Leases are renewed apart: beats of one queue come while a beat of the other waits for its answer."""
+    other = await proxy.door("other")
+
+    def beats(name: str) -> int:
+        return sum(request.name == "extend" and request.door == name for request in proxy.requests)
+
+    settings = Settings(lease=1)
+    async with (
+        Queue("far", url=door.url, settings=settings) as far,
+        Queue("near", url=other.url, settings=settings) as near,
+        Worker(far, near),
+    ):
+        door.freeze()
+        asked, renewed = beats("worker"), beats("other")
+        await until(lambda: beats("other") >= renewed + 4)
+        assert beats("worker") <= asked + 1, "it was asked again, so the others have waited for it"
+        door.thaw()
+
+
 # a parked fetch whose connection ended on one side only goes on at the server, first in line
 
 

@@ -270,6 +270,24 @@ async def test_a_server_that_is_full_or_away_is_told_as_ever(
         await away.close()
 
 
+async def test_a_full_server_is_told_at_once(server: Server, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not stored needs no confirmation, for which nobody has to wait then."""
+    monkeypatch.setattr(durability, "CONFIRM_SECONDS", 600)
+    async with Queue("q", url=server.url) as queue, asyncio.timeout(WAIT_SECONDS):
+        task = queue.remote("work").options(durable="replica")
+        await queue.pause()  # known to the server already
+        raw.config_set("maxmemory", 1)
+        for _ in range(2):  # on a connection of its own each time: the first one waits still
+            with pytest.raises(StoreFull):
+                await task.enqueue(0)
+        raw.config_set("maxmemory", 0)
+        monkeypatch.setattr(durability, "CONFIRM_SECONDS", 0.05)
+        await queue.resume()
+        with pytest.raises(DurabilityError) as caught:
+            await task.enqueue(0)
+        await runs_once(queue, *caught.value.job_ids)
+
+
 async def test_a_user_without_the_right_to_wait_is_told(server: Server, raw: redis.Redis) -> None:
     """The jobs exist, so the message must not read as if they did not."""
     raw.execute_command("ACL", "SETUSER", "default", "-wait")  # type: ignore[no-untyped-call]  # redis-py leaves it so

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,13 @@ class Site:
 
 @pytest.fixture
 def sentinel(tmp_path: Path) -> Iterator[Site]:
-    """One primary, two replicas, and three sentinels of which two must agree."""
+    with sentinel_site(tmp_path) as site:
+        yield site
+
+
+@contextmanager
+def sentinel_site(tmp_path: Path, *, patience_ms: int = 500) -> Generator[Site]:
+    """Run one primary, two replicas, and three sentinels of which two must agree."""
     with ExitStack() as stack:
         ports = [free_port() for _ in range(3)]
         follow = ("--replicaof", f"127.0.0.1 {ports[0]}", "--repl-diskless-sync-delay", "0")
@@ -63,7 +69,7 @@ def sentinel(tmp_path: Path) -> Iterator[Site]:
             for port in ports
         }
         wait_until(partial(_feeds, servers[ports[0]], 2), 30, "both replicas are fed")
-        watchers = [_start_watcher(stack, tmp_path, ports[0]) for _ in range(WATCHERS)]
+        watchers = [_start_watcher(stack, tmp_path, ports[0], patience_ms) for _ in range(WATCHERS)]
         for watcher in watchers:
             wait_until(partial(_knows_all, watcher), 30, "the sentinel knows the others")
         yield Site("redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in watchers) + "/main", servers)
@@ -75,12 +81,12 @@ def _feeds(primary: redis.Redis, count: int) -> bool:
     return int(primary.wait(count, 1_000)) == count
 
 
-def _start_watcher(stack: ExitStack, directory: Path, primary: int) -> int:
+def _start_watcher(stack: ExitStack, directory: Path, primary: int, patience_ms: int) -> int:
     port = free_port()
     configuration = directory / f"sentinel-{port}.conf"
     configuration.write_text(
         f"port {port}\nsentinel monitor main 127.0.0.1 {primary} 2\n"
-        "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
+        f"sentinel down-after-milliseconds main {patience_ms}\nsentinel failover-timeout main 3000\n"
     )
     process = subprocess.Popen([BINARY, str(configuration), "--sentinel"], stdout=subprocess.DEVNULL)
     stack.callback(process.wait)
@@ -100,10 +106,17 @@ def _knows_all(port: int) -> bool:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Site]:
-    """Three primaries with a third of the slots each, and a replica for each."""
+    with cluster_site(tmp_path) as site:
+        yield site
+
+
+@contextmanager
+def cluster_site(tmp_path: Path, *, patience_ms: int = 1000) -> Generator[Site]:
+    """Run three primaries with a third of the slots each, and a replica for each."""
     with ExitStack() as stack:
         ports = [free_port() for _ in range(6)]
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
+        patience = ("--cluster-node-timeout", str(patience_ms))
+        options = ("--cluster-enabled", "yes", *patience, "--repl-diskless-sync-delay", "0")
         servers = {port: stack.enter_context(node(tmp_path / str(port), port, *options)) for port in ports}
         bounds = [0, 5461, 10923, 16384]
         for port, first, end in zip(ports[:3], bounds, bounds[1:], strict=False):

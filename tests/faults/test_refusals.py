@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from servers import Server
 
-from aqueue import Queue, StoreError, StoreFull, StoreUnavailable
+from aqueue import Queue, StoreError, StoreFull, StoreUnavailable, Worker
 from aqueue.store import scripts
 from faults.laboratory import Laboratory
-from faults.proxy import Decide, Lie, Proxy, Refusal, Request, first_of_each
+from faults.proxy import Decide, Lie, Proxy, Refusal, Request, first_of_each, honest
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -107,3 +108,33 @@ async def test_what_stays_is_told_at_once(line: str, error: type[StoreError], pr
             await queue.enqueue("work")
         assert not isinstance(caught.value, StoreUnavailable)
         assert len(proxy.lies) == 1
+
+
+async def test_what_ended_while_a_turn_was_refused_is_stored_when_that_is_over(server: Server, proxy: Proxy) -> None:
+    """Nothing else may wake the worker then: it would hold its jobs, and the leases of them, for ever."""
+    gates, started = [asyncio.Event(), asyncio.Event()], [asyncio.Event(), asyncio.Event()]
+    door = await proxy.door("worker")
+    async with Queue("q", url=door.url) as queue, Queue("q", url=server.url) as producer:
+
+        @queue.task
+        async def gated(n: int) -> int:
+            started[n].set()
+            await gates[n].wait()
+            return n
+
+        async with Worker(queue), asyncio.timeout(20):
+            first = await producer.enqueue("gated", 0)
+            await started[0].wait()
+            proxy.decide = always("settle_and_claim", "ERR not now")
+            second = await producer.enqueue("gated", 1)
+            while len(proxy.lies) < 2:  # the turn that is to claim the second one is open, and sent again
+                await asyncio.sleep(0.01)
+            gates[0].set()
+            told = len(proxy.lies)
+            while len(proxy.lies) < told + 2:  # it has ended meanwhile, and the worker has looked
+                await asyncio.sleep(0.01)
+            proxy.decide = honest
+            await started[1].wait()
+            assert await first.result() == 0
+            gates[1].set()
+            assert await second.result() == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import redis
 from servers import Server, binaries
 from typer.testing import CliRunner
 
-from aqueue import Job, JobState, Queue, Worker
+from aqueue import Encryption, Job, JobState, Queue, Settings, Signing, Worker
 from aqueue.ops.cli import app, main
 from aqueue.ops.render import duration, plain
 from aqueue.store import connection
@@ -257,8 +258,8 @@ async def test_jobs_as_json_keep_their_keys(cli: Cli, queue: Queue) -> None:
     assert set(document) == {"now", "jobs", "more"}
     (row,) = document["jobs"]
     assert set(row) == {
-        "id", "queue", "task", "state", "attempt", "crashes", "args", "kwargs", "enqueued_at", "due_at", "started_at",
-        "ended_at", "waited_s", "ran_s", "worker", "error", "result_bytes",
+        "id", "queue", "task", "state", "attempt", "crashes", "payload", "args", "kwargs", "enqueued_at", "due_at",
+        "started_at", "ended_at", "waited_s", "ran_s", "worker", "error", "result_bytes",
     }  # fmt: skip
     assert (row["id"], row["state"], row["args"], row["kwargs"]) == (broken.id, "failed", [0], {})
     assert set(row["error"]) == {"type", "message", "traceback"}
@@ -349,6 +350,30 @@ async def test_a_completed_job_says_why_its_arguments_are_not_shown(cli: Cli, qu
 
     assert "args      gone, the job has completed" in out
     assert "result    2 bytes" in out
+
+
+@pytest.mark.parametrize("kind", [Signing, Encryption])
+async def test_operators_need_no_keys_to_look_after_sealed_jobs(
+    cli: Cli, server: Server, kind: type[Signing | Encryption], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """State and id are what they act on; what they cannot read is said to be so, and is there with a key."""
+    ring = f"k1:{base64.b64encode(bytes(32)).decode()}"
+    async with Queue("q", url=server.url, settings=Settings(seal=kind(ring))) as queue:
+        job = await queue.enqueue("mail", "Zoë")
+
+        shown, listed = [(await cli(*command)).out for command in (["job", job.id], ["jobs"])]
+        row = (await cli("job", job.id, "--json")).document["job"]
+        monkeypatch.setenv(kind.variable, ring)
+        with_key = (await cli("job", job.id)).out
+        monkeypatch.delenv(kind.variable)
+        assert (await cli("cancel", job.id)).code == 0
+
+    secret = kind is Encryption
+    assert "state     queued" in shown
+    assert ("args      encrypted, cannot be opened here" if secret else 'payload   signed\nargs      "Zoë"') in shown
+    assert f'payload   {kind.word}\nargs      "Zoë"' in with_key
+    assert re.search(rf"{job.id} +q +mail +queued +{kind.word} ", listed)
+    assert (row["payload"], row["args"]) == (kind.word, None if secret else ["Zoë"])
 
 
 async def test_arguments_are_shown_as_they_were_passed(cli: Cli, queue: Queue) -> None:
@@ -763,3 +788,45 @@ def test_the_script_shows_its_version(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     """Nobody counts the digits of 604800."""
     assert duration(seconds) == text
+
+
+# prefixes
+
+
+async def test_each_prefix_is_a_site_of_its_own(cli: Cli, server: Server, raw: redis.Redis) -> None:
+    """Applications that share a server neither see nor touch each other's queues, whatever these are called."""
+    ours = Queue("q", url=server.url, settings=Settings(prefix="shop"))
+    async with Queue("q", url=server.url) as theirs, ours:
+        job = await ours.enqueue("work")
+        kept = await theirs.enqueue("work")
+
+        asked = (["stats"], ["jobs"], ["job", job.id], ["pause", "q"], ["resume", "q"], ["doctor"], ["cancel", job.id])
+        answers = [await cli(*words, "--prefix", "shop", "--json") for words in asked]
+        assert [answer.code for answer in answers] == [0, 0, 0, 0, 0, 1, 0]  # a job, and nobody who would run it
+        assert [row["id"] for row in answers[1].document["jobs"]] == [job.id]
+        assert (await cli("job", kept.id, "--prefix", "shop")).code == 1
+        assert (await cli("job", job.id)).code == 1
+        for words in (["retry", job.id], ["delete", job.id], ["purge", "q", "--yes"]):
+            assert (await cli(*words, "--prefix", "shop")).code == 0
+        assert not list(raw.scan_iter("shop:{q}:job:*"))
+        assert await kept.status() == JobState.QUEUED
+
+
+async def test_the_prefix_can_be_set_in_the_environment(
+    cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as much a matter of the deployment as the address, and the application goes by it as well."""
+    monkeypatch.setenv("AQUEUE_PREFIX", "shop")
+    async with Queue("q", url=server.url) as queue:
+        job = await queue.enqueue("work")
+    assert (await cli("job", job.id)).code == 0
+    assert (await cli("job", job.id, "--prefix", "aqueue")).code == 1
+    assert "~shop:{" in (await cli("acl", "worker")).out
+
+
+async def test_a_prefix_that_is_none_is_refused(cli: Cli) -> None:
+    """It would be part of every key."""
+    for prefix in ("", "a b", "{"):
+        answer = await cli("stats", "--prefix", prefix)
+        assert answer.code == 2
+        assert "prefix must" in answer.err

@@ -42,7 +42,7 @@ async def links(server: ScriptedServer) -> AsyncIterator[Links]:
 
 @pytest.mark.parametrize(
     "refusal",
-    [b"MOVED 1 host:1", b"ASK 1 host:1", b"READONLY You can't write", b"MASTERDOWN Link", b"CLUSTERDOWN down"],
+    [b"MOVED 1 host:1", b"READONLY You can't write", b"MASTERDOWN Link", b"CLUSTERDOWN down"],
 )
 async def test_a_call_to_the_wrong_server_goes_to_a_new_connection(
     server: ScriptedServer, links: Links, refusal: bytes
@@ -53,12 +53,21 @@ async def test_a_call_to_the_wrong_server_goes_to_a_new_connection(
     assert server.connections == 2
 
 
-@pytest.mark.parametrize("refusal", [b"TRYAGAIN x", b"BUSY script", b"LOADING data", b"NOREPLICAS x", b"MISCONF disk"])
+@pytest.mark.parametrize(
+    "refusal", [b"TRYAGAIN x", b"ASK 1 host:1", b"BUSY script", b"LOADING data", b"NOREPLICAS x", b"MISCONF disk"]
+)
 async def test_a_busy_server_is_asked_again(server: ScriptedServer, links: Links, refusal: bytes) -> None:
     """None of them has executed anything, and all of them pass."""
     server.answer = Refusing(refusal, refusal)
     assert await links.send("k", ("GET", "k")) == b"GET"
     assert len(server.heard) == 3
+
+
+async def test_a_slot_on_the_move_costs_no_connection(server: ScriptedServer, links: Links) -> None:
+    """Other queues share it, and a move may last."""
+    server.answer = Refusing(*[b"ASK 1 host:1"] * 3)
+    assert await links.send("k", ("GET", "k")) == b"GET"
+    assert server.connections == 1
 
 
 @pytest.mark.parametrize(

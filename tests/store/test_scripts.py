@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import pytest
 
@@ -61,8 +62,16 @@ def test_every_script_of_the_package_can_be_loaded(name: str) -> None:
 def test_a_call_is_laid_out_as_the_header_says() -> None:
     """Keys before the keys of the items, arguments before the items."""
     script = Script("do", parse_header(BODY), "", "")
-    laid = script.arguments(["q", "f"], [7, "p"], each=["r1", "p1", "r2", "p2"], items=["1", 0, "2", 5])
-    assert laid == [6, "q", "f", "r1", "p1", "r2", "p2", 7, "p", "1", 0, "2", 5]
+    laid = script.arguments(["q", "f"], [7, "p:"], each=["r1", "p1", "r2", "p2"], items=["1", 0, "2", 5])
+    assert laid == [7, "q", "f", "r1", "p1", "r2", "p2", "p:nowhere", 7, "p:", "1", 0, "2", 5]
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_script_that_builds_keys_is_told_from_what(name: str) -> None:
+    """By the argument `prefix` the loader knows who must name the key that never exists, and nobody can forget it."""
+    script = load(name)
+    assert (script.header.prefix is not None) == bool(re.search(r"\bprefix \.\.|prefix = prefix", script.text))
+    assert script.header.item or not script.header.each, "items are counted by their arguments, not by their keys"
 
 
 def test_a_call_with_the_wrong_number_is_refused() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from servers import Server, binaries
 
-from aqueue import ConfigurationError, Queue, StoreUnavailable, Worker
+from aqueue import ConfigurationError, Queue, Settings, StoreUnavailable, Worker
 from aqueue.job import WorkerId
 from aqueue.store import connection
 from aqueue.store.codec import WorkerInfo, encode_worker, worker_host
@@ -71,6 +71,19 @@ async def test_a_server_without_queues_has_no_worker_of_this_host(server: Server
     """A worker makes its queues known when it starts, so there is none."""
     assert await check([], server.url, here=True) == 1
     assert await check([], server.url, here=False) == 0
+
+
+async def test_only_the_queues_of_one_prefix_are_looked_at(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another application's worker is no answer."""
+    async with Queue("q", url=server.url, settings=Settings(prefix="shop")) as queue, Worker(queue):
+        assert await check(["q"], server.url, here=False, prefix="shop") == 0
+        assert await check([], server.url, here=True, prefix="shop") == 0
+        assert await check(["q"], server.url, here=False) == 1
+        monkeypatch.setenv("AQUEUE_PREFIX", "shop")
+        assert await check(["q"], server.url, here=False) == 0
+        assert await check(["q"], server.url, here=False, prefix="aqueue") == 1
+    with pytest.raises(ConfigurationError, match="prefix must not contain"):
+        await check(["q"], server.url, here=False, prefix="a b")
 
 
 async def test_what_said_nothing_of_itself_is_of_no_host(elsewhere: Queue, server: Server) -> None:

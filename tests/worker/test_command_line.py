@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import json
 import os
 import re
@@ -19,7 +21,7 @@ import pytest
 from leaks import leaks
 from servers import Server, binaries
 
-from aqueue import JobInfo, Queue
+from aqueue import JobInfo, Queue, Settings, Signing
 from aqueue.store.records import QueueStats
 
 T = TypeVar("T")
@@ -104,6 +106,10 @@ class WorkerProcess:
 
         return until(matches, lambda: f"{pattern!r} {times}x in:\n{self.text}")
 
+    def reads(self, words: str) -> None:
+        """Wait until something was written by the process, or by one that it has left behind."""
+        until(lambda: words in self.text, lambda: f"{words!r} in:\n{self.text}")
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         self._process.send_signal(number)
 
@@ -123,7 +129,8 @@ class WorkerProcess:
             self.signal(signal.SIGKILL)
             self._process.wait()
             for child in children:
-                os.kill(child, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it ends by itself without its supervisor
+                    os.kill(child, signal.SIGKILL)
         self._reader.join(WAIT_SECONDS)
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -233,6 +240,34 @@ def test_the_banner_says_who_works_on_what_and_where(start: Start, server: Serve
     assert re.match(rf"(redis|valkey)\S* \S*? ?at {re.escape(server.url)}\b", where)
     assert limits == "queues default - concurrency 7, timeout 300s, attempts 4, lease 15s"
     assert tasks == "tasks: block, double, fetch, wait_for"
+
+
+def test_a_worker_takes_its_keys_from_the_environment_and_tells_their_names_only(start: Start, server: Server) -> None:
+    """An operator sees which keys are in force, and whether what is unsealed is still taken."""
+    keys = {name: base64.b64encode(name.encode() * 16).decode() for name in ("k1", "k2")}
+    ring = ",".join(f"{name}:{key}" for name, key in keys.items())
+    sealed = Queue("default", url=server.url, settings=Settings(seal=Signing(ring)))
+
+    async def add(queue: Queue) -> tuple[str, str]:
+        async with sealed:
+            return (await sealed.enqueue("double", 21)).id, (await queue.enqueue("double", 4)).id
+
+    good, stranger = ask(server, add)
+    worker = start("tasks:queue", "--burst", "-v", AQUEUE_SIGNING_KEYS=ring)
+
+    assert worker.ended() == 0
+    assert "queue default: payloads signed with k1, k2 taken too\n" in worker.text
+    assert re.search(rf"<- {good} double ok$", worker.text, re.MULTILINE)
+    assert re.search(rf"!! {stranger} \? PayloadRefused: .+ failed for good$", worker.text, re.MULTILINE)
+    assert not any(key in worker.text for key in keys.values())
+
+
+def test_a_worker_whose_keys_cannot_be_used_does_not_start(start: Start) -> None:
+    """Rather no worker than one that runs whatever comes."""
+    worker = start("tasks:queue", "--burst", AQUEUE_SIGNING_KEYS="k1:c2VjcmV0,k2:c2VjcmV0")
+    assert worker.ended() == 2
+    assert "error: AQUEUE_SIGNING_KEYS: " in worker.text
+    assert "c2VjcmV0" not in worker.text
 
 
 def test_each_job_has_a_start_and_an_end_line(start: Start, server: Server) -> None:
@@ -532,6 +567,26 @@ def test_a_killed_process_is_started_again(start: Start, server: Server) -> None
     assert len(pids) == 3
 
 
+def test_the_workers_of_a_killed_supervisor_drain_and_end(start: Start, server: Server, tmp_path: Path) -> None:
+    """Nobody would ever tell them to stop, and the next deploy would run beside them."""
+    worker = start("tasks:queue", "-p", "2")
+    worker.said(r"worker \S+:\d+ -", 2)
+    running = enqueue(server, "wait_for", str(tmp_path / "go"))
+    worker.said("-> ")
+    pids = worker.children()
+    worker.signal(signal.SIGKILL)
+    worker.reads("stopping: 1 job")
+    waiting = enqueue(server, "double", 1)
+    (tmp_path / "go").touch()
+
+    until(lambda: not any(map(is_worker, pids)))
+    assert len(pids) == 2
+    assert worker.text.count("the supervisor has gone: stopping") == 2
+    assert info(server, running).state == "completed"
+    assert info(server, waiting).state == "queued"
+    assert not stats(server).workers
+
+
 def test_a_supervisor_of_unusable_processes_gives_up(start: Start) -> None:
     """A wrong name stays wrong however often it is tried."""
     worker = start("nothing:queue", "-p", "2")
@@ -587,6 +642,14 @@ def test_check_tells_whether_a_live_worker_serves_the_queue(start: Start, server
     assert unanswered.ended() == 2  # no answer is not a yes
     assert "cannot be reached" in unanswered.text
     assert "geheim" not in unanswered.text
+
+
+def test_a_prefix_is_for_the_probe(start: Start, server: Server) -> None:
+    """A queue brings its own; to say it again, and differently, would be to serve nobody."""
+    probe, worker = start("--check", "default", "--prefix", "shop"), start("tasks:queue", "--prefix", "shop")
+
+    assert (probe.ended(), worker.ended()) == (1, 2)
+    assert "write Settings(prefix=...), or set AQUEUE_PREFIX" in worker.text
 
 
 def test_a_worker_waits_for_a_server_that_is_away(start: Start, tmp_path: Path) -> None:

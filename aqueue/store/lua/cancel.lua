@@ -15,6 +15,7 @@
 -- ARGV result_ttl_ms  int
 -- RETURNS cancelled | requested | too_late | missing
 --- @include clock
+--- @include counting
 --- @include queueing
 --- @include requeueing
 --- @include limiting
@@ -27,8 +28,10 @@ if not state then
 end
 if state == 'running' then
   redis.call('HSET', record, 'cancel', 1)
-  local holder = string.match(seen[2], '^(.*)/')
-  redis.call('SPUBLISH', prefix .. 'channel:' .. holder, 'cancel ' .. id)
+  local holder = string.match(seen[2] or '', '^(.*)/')
+  if holder then
+    redis.call('SPUBLISH', prefix .. 'channel:' .. holder, 'cancel ' .. id)
+  end
   return 'requested'
 end
 if state == 'cancelled' and not seen[3] then
@@ -38,9 +41,10 @@ if state ~= 'queued' and state ~= 'scheduled' then
   return 'too_late'
 end
 -- Its id stays in the queued list, where a claim discards it: to look for it would cost as much as the backlog.
+redis.call('ZCARD', ranked) -- a key of the wrong type is refused here, before anything is written
 redis.call('ZREM', scheduled, id)
 redis.call('ZREM', ranked, id)
 local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, now = now_ms() }
 finish({ at = at, id = id, record = record, payload = payload }, 'cancelled', at.now, result_ttl_ms, {})
-redis.call('HINCRBY', stats, 'cancelled', 1)
+tally(stats, 'cancelled')
 return 'cancelled'

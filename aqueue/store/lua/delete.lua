@@ -20,6 +20,10 @@
 if redis.call('EXISTS', record) == 0 then
   return 'missing'
 end
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('ZCARD', scheduled)
+redis.call('ZCARD', ranked)
+redis.call('ZCARD', failed)
 local state = redis.pcall('HGET', record, 'state') -- a damaged record can be deleted too
 if state == 'running' then
   return 'running'

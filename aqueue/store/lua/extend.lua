@@ -22,11 +22,17 @@
 -- RETURNS ids run but not held | ids to cancel | ids handed back | ms until another lease ends, -1 none | ms until a turn would find a job, -1 unknown
 --         | how many lie in the inbox
 --- @include clock
+--- @include counting
 --- @include queueing
 --- @include requeueing
 --- @include limiting
 --- @include finish
 --- @include give_back
+
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('ZCARD', ranked)
+redis.call('HLEN', held)
 
 local now = now_ms()
 local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, now = now }
@@ -46,7 +52,7 @@ end
 -- Held since a turn that is known to have been answered, and yet not run: the answer never arrived.
 local entries = redis.call('HGETALL', held)
 for i = 1, #entries, 2 do
-  local id, claimed_in = entries[i], tonumber(string.match(entries[i + 1], '/(%d+)$'))
+  local id, claimed_in = entries[i], number(string.match(entries[i + 1], '/(%d+)$'))
   if claimed_in <= turn and not running[id] then
     redis.call('HDEL', held, id)
     if give_back(locate(at, id), stats, now, result_ttl_ms) then

@@ -25,6 +25,7 @@
 -- ITEM found      str   the fault
 -- RETURNS ids mended
 --- @include clock
+--- @include counting
 --- @include queueing
 --- @include requeueing
 --- @include limiting
@@ -42,12 +43,13 @@ local function give_up(job, type_, message)
   redis.call('ZREM', scheduled, job.id)
   redis.call('HSETNX', job.record, 'enqueued_ms', at.now)
   bury(job, failed, at.now, failure_ttl_ms, failed_cap, cjson.encode({ type = type_, message = message, traceback = '' }))
-  redis.call('HINCRBY', stats, 'failed', 1)
+  tally(stats, 'failed')
 end
 
 local remedies = {}
 
 function remedies.queued_nowhere(job)
+  redis.call('ZREM', held_back, job.id)
   to_front(at, { job.id })
 end
 
@@ -87,6 +89,13 @@ end
 
 function remedies.arguments_lost(job)
   give_up(job, 'ArgumentsLost', 'its arguments were lost, so it can never run; enqueue it anew')
+end
+
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('LLEN', suspects)
+for _, set in ipairs({ ranked, held_back, scheduled, failed, workers }) do
+  redis.call('ZCARD', set)
 end
 
 local mended = {}

@@ -11,9 +11,10 @@
 -- RETURNS how many were pruned; -1 when it was not due
 --- @include clock
 
-if not redis.call('SET', pruned, '1', 'NX', 'PX', interval_ms) then
+if redis.call('GET', pruned) then
   return -1
 end
+redis.call('SET', pruned, '1', 'PX', interval_ms)
 local ids = redis.call('ZRANGE', failed, '-inf', now_ms(), 'BYSCORE', 'LIMIT', 0, limit)
 for _, id in ipairs(ids) do
   redis.call('DEL', prefix .. 'job:' .. id, prefix .. 'payload:' .. id)

@@ -23,7 +23,7 @@ local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held
 -- An id may lie where its job no longer is; only the job that is where its id was found goes.
 local function remove(id, state)
   local job = locate(at, id)
-  if redis.call('HGET', job.record, 'state') ~= state then
+  if redis.pcall('HGET', job.record, 'state') ~= state then
     return
   end
   if state ~= 'failed' then
@@ -33,6 +33,12 @@ local function remove(id, state)
   redis.call('DEL', job.payload)
 end
 
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('LLEN', suspects)
+for _, set in ipairs({ ranked, held_back, scheduled }) do
+  redis.call('ZCARD', set)
+end
 if what == 'failed' then
   local pairs_ = redis.call('ZPOPMIN', failed, limit)
   for i = 1, #pairs_, 2 do

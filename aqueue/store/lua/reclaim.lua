@@ -16,6 +16,7 @@
 -- ARGV failed_cap      int
 -- RETURNS list of worker, its info, ids requeued, ids failed, ms since its lease ended | whether some remain
 --- @include clock
+--- @include counting
 --- @include queueing
 --- @include requeueing
 --- @include limiting
@@ -26,6 +27,12 @@
 -- Ended workers that one call looks at.
 local WORKERS = 10
 
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('LLEN', suspects)
+redis.call('ZCARD', ranked)
+redis.call('ZCARD', failed)
+
 local now, front = now_ms(), {}
 local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, now = now }
 
@@ -34,8 +41,8 @@ local function crashed(id, name)
   if redis.call('HGET', job.record, 'state') ~= 'running' or not let_go(job, stats, now, result_ttl_ms) then
     return nil
   end
-  local crashes = redis.call('HINCRBY', job.record, 'crashes', 1)
-  redis.call('HINCRBY', stats, 'crashed', 1)
+  local crashes = increase(job.record, 'crashes')
+  tally(stats, 'crashed')
   if crashes >= crash_limit then
     local error = cjson.encode({
       type = 'WorkerCrashed',
@@ -43,7 +50,7 @@ local function crashed(id, name)
       traceback = '',
     })
     bury(job, failed, now, failure_ttl_ms, failed_cap, error)
-    redis.call('HINCRBY', stats, 'failed', 1)
+    tally(stats, 'failed')
     return 'failed'
   end
   redis.call('HSET', job.record, 'state', 'queued')
@@ -58,19 +65,21 @@ end
 
 local function take_back(name, budget)
   local held, requeued, buried = prefix .. 'held:' .. name, {}, {}
+  redis.call('HLEN', held)
+  local info = redis.call('HGET', prefix .. 'worker:' .. name, 'info') or ''
   empty_inbox(queued, prefix .. 'inbox:' .. name)
   for _, id in ipairs(redis.call('HRANDFIELD', held, budget) or {}) do
     redis.call('HDEL', held, id)
     local intact, fate = pcall(crashed, id, name)
     if not intact then
-      redis.call('HINCRBY', stats, 'damaged', 1)
+      tally(stats, 'damaged')
     end
     local list = fate == 'failed' and buried or fate == 'requeued' and requeued
     if list then
       list[#list + 1] = id
     end
   end
-  return requeued, buried, redis.call('EXISTS', held) == 0
+  return requeued, buried, redis.call('EXISTS', held) == 0, info
 end
 
 local gone, budget, remain = {}, limit, 0
@@ -80,16 +89,19 @@ for i = 1, #expired, 2 do
     remain = 1
     break
   end
-  local name, worker = expired[i], prefix .. 'worker:' .. expired[i]
-  local requeued, buried, empty = take_back(name, budget)
-  budget = budget - #requeued - #buried
-  gone[#gone + 1] = { name, redis.call('HGET', worker, 'info') or '', requeued, buried, now - tonumber(expired[i + 1]) }
-  if empty then
-    redis.call('DEL', worker)
-    redis.call('ZREM', workers, name)
-  else
-    remain = 1
+  local name = expired[i]
+  -- A worker whose keys are of the wrong type stays until they are mended, and keeps nobody else waiting.
+  local intact, requeued, buried, empty, info = pcall(take_back, name, budget)
+  if intact then
+    budget = budget - #requeued - #buried
+    gone[#gone + 1] = { name, info, requeued, buried, now - tonumber(expired[i + 1]) }
+    if empty then
+      redis.call('DEL', prefix .. 'worker:' .. name)
+      redis.call('ZREM', workers, name)
+    else
+      remain = 1
+    end
   end
 end
 to_front(at, front)
-return { gone, #expired == 2 * WORKERS and 1 or remain }
+return { gone, #gone > 0 and #expired == 2 * WORKERS and 1 or remain }

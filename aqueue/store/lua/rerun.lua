@@ -12,8 +12,13 @@
 -- ARGV call       str   made up by the caller, for this wish alone
 -- RETURNS queued | unfinished | gone | missing
 --- @include clock
+--- @include counting
 --- @include queueing
 
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('ZCARD', ranked)
+redis.call('ZCARD', failed)
 local seen = redis.call('HMGET', record, 'state', 'rerun')
 local state = seen[1]
 if not state then
@@ -41,5 +46,5 @@ if rank then
 else
   redis.call('LPUSH', queued, id)
 end
-redis.call('HINCRBY', stats, 'rerun', 1)
+tally(stats, 'rerun')
 return 'queued'

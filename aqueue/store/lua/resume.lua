@@ -7,7 +7,7 @@
 -- RETURNS whether it was paused before
 
 local before = redis.call('DEL', paused)
-for _, name in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
+for _, name in ipairs(redis.pcall('ZRANGE', workers, 0, -1)) do -- none if it cannot be read
   redis.call('SPUBLISH', prefix .. 'channel:' .. name, 'resume')
 end
 return before

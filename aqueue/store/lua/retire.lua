@@ -14,11 +14,17 @@
 -- ARGV result_ttl_ms   int  for jobs that were to be cancelled
 -- RETURNS ids handed back
 --- @include clock
+--- @include counting
 --- @include queueing
 --- @include requeueing
 --- @include limiting
 --- @include finish
 --- @include give_back
+
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('LLEN', queued)
+redis.call('ZCARD', ranked)
+redis.call('ZCARD', workers)
 
 local now, returned = now_ms(), {}
 local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, now = now }

@@ -34,6 +34,7 @@
 -- RETURNS ids refused with a lost lease | ids leased | their facts (leasing) | their envelopes | now
 --         | ms until the next job is due, -1 none | OK PAUSED MORE
 --- @include clock
+--- @include counting
 --- @include queueing
 --- @include requeueing
 --- @include limiting
@@ -54,7 +55,7 @@ local at = {
   result_ttl_ms = result_ttl_ms, failed_cap = failed_cap, front = {},
 }
 
-if mine[1] and tonumber(mine[1]) >= turn then
+if mine[1] and number(mine[1]) >= turn then
   return answer_again(at, token, mine[3])
 end
 if at.suspect and redis.call('HEXISTS', held, at.suspect) == 0 then
@@ -62,13 +63,27 @@ if at.suspect and redis.call('HEXISTS', held, at.suspect) == 0 then
 end
 
 -- What this worker holds of the items, asked for at once.
+-- A key of the wrong type is refused here, before any outcome is written and before anything is claimed.
 local function held_tokens()
-  local ids = {}
-  for id in items() do
+  local ids, plain = {}, true
+  for id, _, words in items() do
     ids[#ids + 1] = id
+    plain = plain and string.find(words, 'completed ', 1, true) == 1
   end
-  return #ids > 0 and redis.call('HMGET', held, unpack(ids)) or {}
+  if not plain then
+    redis.call('LLEN', queued)
+    for _, set in ipairs({ ranked, scheduled, failed }) do
+      redis.call('ZCARD', set)
+    end
+  end
+  if #ids > 0 then
+    return redis.call('HMGET', held, unpack(ids))
+  end
+  redis.call('HLEN', held)
+  return {}
 end
+
+redis.call('ZADD', workers, at.now + lease_ms, me)
 
 local refused, settled, spent, counts = {}, {}, {}, {}
 local tokens, item, records, payloads = held_tokens(), 0, prefix .. 'job:', prefix .. 'payload:'
@@ -100,12 +115,9 @@ end
 if #settled > 0 then
   redis.call('HDEL', held, unpack(settled))
   for outcome, count in pairs(counts) do
-    redis.call('HINCRBY', stats, outcome, count)
+    tally(stats, outcome, count)
   end
 end
-
-redis.call('HSET', worker, 'turn', turn, 'refused', table.concat(refused, ' '))
-redis.call('ZADD', workers, at.now + lease_ms, me)
 
 local function ms_until_first(zset)
   local head = redis.call('ZRANGE', zset, 0, 0, 'WITHSCORES')
@@ -128,6 +140,9 @@ local leased, facts, envelopes, more = {}, {}, {}, false
 if not is_paused and free > 0 then
   leased, facts, envelopes, more = claim(at, token, free)
 end
+-- Noted only now: had anything above been refused, the turn would be refused again, instead of being answered as if it had
+-- been taken. What is settled by then stays settled.
+redis.call('HSET', worker, 'turn', turn, 'refused', table.concat(refused, ' '))
 if at.aside then
   empty_inbox(queued, inbox)
   if redis.call('EXISTS', ranked) == 1 then

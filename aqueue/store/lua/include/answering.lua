@@ -7,10 +7,11 @@ local function answer_again(at, token, noted)
   local entries = redis.call('HGETALL', at.held)
   for i = 1, #entries, 2 do
     if entries[i + 1] == token then
-      local seen = by_name(redis.call('HGETALL', at.prefix .. 'job:' .. entries[i]))
+      local seen = by_name(redis.pcall('HGETALL', at.prefix .. 'job:' .. entries[i])) -- empty if it cannot be read
+      local envelope = redis.pcall('GET', at.prefix .. 'payload:' .. entries[i])
       leased[#leased + 1] = entries[i]
       facts[#facts + 1] = facts_of(seen, number(seen.started_ms))
-      envelopes[#envelopes + 1] = redis.call('GET', at.prefix .. 'payload:' .. entries[i])
+      envelopes[#envelopes + 1] = type(envelope) == 'string' and envelope
     end
   end
   for id in string.gmatch(noted or '', '%S+') do

@@ -1,20 +1,23 @@
 -- claiming: hand waiting jobs to one worker
 --
--- Needs clock, queueing, limiting, finish, leasing. `at` carries the queue's keys, the worker, the limits and the time.
+-- Needs counting, clock, queueing, limiting, finish, leasing. `at` carries the queue's keys, the worker, the limits and the time.
 
 -- Entries without a job to run (tickets, cancelled and expired jobs) that one call may discard.
 local DISCARD_LIMIT = 500
 
+-- Of an instant in ms, until the year 5138; what is longer was not written by us.
+local INSTANT_DIGITS = 14
+
 -- A job that nothing has happened to: exactly these two fields, in this order. Most jobs are such.
 local function is_fresh(fields)
   local ordered = #fields == 4 and fields[1] == 'state' and fields[3] == 'enqueued_ms'
-  return ordered and fields[2] == 'queued' and string.find(fields[4], '^%d+$')
+  return ordered and fields[2] == 'queued' and #fields[4] <= INSTANT_DIGITS and string.find(fields[4], '^%d+$')
 end
 
 -- A job that is unique until it starts makes way for the next with its key.
 local function give_key_away(at, id, record, digest)
   local unique = at.prefix .. 'unique:' .. digest
-  if redis.call('GET', unique) == id then
+  if redis.pcall('GET', unique) == id then
     redis.call('DEL', unique)
   end
   redis.call('HDEL', record, 'unique')
@@ -31,7 +34,7 @@ local function begin(at, id, record, token)
     end
     if seen.expires_ms and not seen.started_ms and number(seen.expires_ms) <= at.now then
       finish(locate(at, id), 'expired', at.now, at.result_ttl_ms, {})
-      redis.call('HINCRBY', at.stats, 'expired', 1)
+      tally(at.stats, 'expired')
       return nil
     end
     local crashes = number(seen.crashes)
@@ -75,6 +78,15 @@ local function next_ids(at, count)
     or pop_ranked(at, count, '+inf')
 end
 
+-- A job whose record can be read and which cannot begin has a gate that cannot be read: it comes back when that may be mended.
+local PUT_OFF_MS = 1000
+
+local function put_off(at, id, record)
+  if redis.call('HGET', record, 'state') == 'queued' then
+    schedule(at.queued, at.scheduled, id, record, at.now + PUT_OFF_MS, {})
+  end
+end
+
 -- Jobs that one call leases: Lua passes on some thousands of values at the most, and a script should be short.
 local CLAIM_LIMIT = 500
 
@@ -84,8 +96,11 @@ local function claim(at, token, wanted)
   local records, payload_keys, count = at.prefix .. 'job:', at.prefix .. 'payload:', 0
   local leased, facts, held, payloads, examined, over = {}, {}, {}, {}, 0, false
   while count < free and not over do
-    local ids = next_ids(at, free - count)
-    if not ids then
+    local readable, ids = pcall(next_ids, at, free - count)
+    if not readable and count == 0 then
+      error(ids, 0) -- nothing was taken
+    end
+    if not readable or not ids then -- what was taken is leased; the next turn tells of a key of the wrong type
       break
     end
     examined = examined + #ids
@@ -93,7 +108,8 @@ local function claim(at, token, wanted)
     for _, id in ipairs(ids) do
       local intact, fact = pcall(begin, at, id, records .. id, token)
       if not intact then -- one damaged record must not cost the jobs that were popped with it
-        redis.call('HINCRBY', at.stats, 'damaged', 1)
+        tally(at.stats, 'damaged')
+        pcall(put_off, at, id, records .. id)
       elseif fact then
         count = count + 1
         leased[count], facts[count], payloads[count] = id, fact, payload_keys .. id

@@ -1,8 +1,12 @@
 -- clock: server time, the only clock that decides anything, and numbers out of records
 
--- What a damaged record holds instead of a number counts as 0.
+-- Beyond it Lua's numbers are no longer exact.
+local LARGEST = 2 ^ 53
+
+-- What a damaged record holds instead of a number counts as 0; so do nan and inf, which Lua reads as numbers.
 local function number(value)
-  return tonumber(value or 0) or 0
+  local read = tonumber(value or 0)
+  return read and read >= -LARGEST and read <= LARGEST and read or 0
 end
 
 local function now_ms()

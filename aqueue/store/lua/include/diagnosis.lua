@@ -11,11 +11,21 @@ local function found_in(list, id, look)
   return redis.call('LPOS', list, id, 'MAXLEN', look) or redis.call('LPOS', list, id, 'RANK', -1, 'MAXLEN', look)
 end
 
-local function is_waiting(at, id)
+-- Who is held back waits in the line of a gate, where alone the gate looks.
+local function is_in_line(at, id, record)
+  for digest in string.gmatch(redis.call('HGET', record, 'limits') or '', '%a%.(%x+)%.') do
+    if type(redis.pcall('ZSCORE', at.prefix .. 'waiting:' .. digest, id)) == 'string' then
+      return true
+    end
+  end
+  return false
+end
+
+local function is_waiting(at, id, record)
   if at.look == 0 then
     return false
   end
-  if redis.call('ZSCORE', at.ranked, id) or redis.call('ZSCORE', at.held_back, id) then
+  if redis.call('ZSCORE', at.ranked, id) or redis.call('ZSCORE', at.held_back, id) and is_in_line(at, id, record) then
     return true
   end
   if found_in(at.queued, id, at.look) or found_in(at.suspects, id, at.look) then
@@ -59,7 +69,7 @@ end
 
 local function misplaced(at, id, state, token, record)
   if state == 'queued' then
-    return not is_waiting(at, id) and 'queued_nowhere' or nil
+    return not is_waiting(at, id, record) and 'queued_nowhere' or nil
   elseif state == 'scheduled' then
     return not redis.call('ZSCORE', at.scheduled, id) and 'scheduled_nowhere' or nil
   elseif state == 'running' then
@@ -70,6 +80,11 @@ local function misplaced(at, id, state, token, record)
     local kept = redis.call('HEXISTS', record, 'error') == 1
     return kept and not redis.call('ZSCORE', at.failed, id) and 'failed_unlisted' or nil
   end
+end
+
+local function has_arguments(payload)
+  local size = redis.pcall('STRLEN', payload)
+  return type(size) == 'number' and size > 0
 end
 
 -- Answers the fault, and what changes when the job moves on.
@@ -89,7 +104,7 @@ local function diagnose(at, id, record, payload)
   if state ~= 'failed' and redis.call('ZSCORE', at.failed, id) then
     return 'failed_without_job', since
   end
-  if (state == 'queued' or state == 'scheduled') and redis.call('EXISTS', payload) == 0 then
+  if (state == 'queued' or state == 'scheduled') and not has_arguments(payload) then
     return 'arguments_lost', since
   end
   return misplaced(at, id, state, seen[2], record), since

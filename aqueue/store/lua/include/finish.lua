@@ -9,6 +9,9 @@ local STUB_MS = 10000
 -- A result of at most this many bytes travels with the message that the job has ended, so that nobody need ask for it.
 local TOLD_BYTES = 4096
 
+-- More than a century is no lifetime that anybody has asked for.
+local LONGEST_MS = 1e13
+
 local function keep(key, ttl_ms)
   if ttl_ms < 0 then
     redis.call('PERSIST', key)
@@ -20,7 +23,7 @@ end
 -- The key of a job that is unique for a span of time stays for that long, unless the job was given up, and its record with it.
 local function free_key(job, state, digest, scope)
   local unique = job.at.prefix .. 'unique:' .. digest
-  if redis.call('GET', unique) ~= job.id then
+  if redis.pcall('GET', unique) ~= job.id then -- whatever else lies there is somebody else's
     return
   end
   local left_ms = scope == 'window' and state ~= 'cancelled' and state ~= 'expired' and redis.call('PTTL', unique)
@@ -35,8 +38,9 @@ end
 local function finish(job, state, now, ttl_ms, fields)
   local seen = redis.call('HMGET', job.record, 'unique', 'waiters', state == 'failed' and 'failure_ttl_ms' or 'result_ttl_ms',
     'limits', 'scope')
-  if seen[3] then
-    ttl_ms = tonumber(seen[3])
+  local own_ms = tonumber(seen[3] or nil)
+  if own_ms == math.floor(own_ms or 0) and own_ms >= -1 and own_ms <= LONGEST_MS then -- else the record is damaged
+    ttl_ms = own_ms
   end
   if ttl_ms == 0 then
     redis.call('DEL', job.payload)
@@ -56,7 +60,7 @@ local function finish(job, state, now, ttl_ms, fields)
     free_key(job, state, seen[1], seen[5])
   end
   if seen[4] then
-    free_limits(job.at, job.id, seen[4])
+    pcall(free_limits, job.at, job.id, seen[4]) -- a gate that cannot be read must not leave the end half told
   end
   if seen[2] then
     redis.call('HDEL', job.record, 'waiters')

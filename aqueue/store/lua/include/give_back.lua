@@ -1,16 +1,16 @@
 -- give_back: a worker no longer holds a job that it did not settle
 --
--- Needs limiting, finish. Forgetting the token is what makes a settle that comes after all a lost lease.
+-- Needs counting, limiting, finish. Forgetting the token is what makes a settle that comes after all a lost lease.
 
 -- Answers whether the job is to be queued again; one that was to be cancelled has ended instead.
 local function let_go(job, stats, now, result_ttl_ms)
   redis.call('HDEL', job.record, 'token')
   if redis.call('HGET', job.record, 'cancel') then
     finish(job, 'cancelled', now, result_ttl_ms, {})
-    redis.call('HINCRBY', stats, 'cancelled', 1)
+    tally(stats, 'cancelled')
     return false
   end
-  free_limits_of(job.at, job.id, job.record)
+  pcall(free_limits_of, job.at, job.id, job.record)
   return true
 end
 

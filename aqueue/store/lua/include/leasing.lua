@@ -15,5 +15,6 @@ local function facts_of(seen, now)
   local enqueued = number(seen.enqueued_ms)
   local unknown_for = seen.unknown_ms and now - number(seen.unknown_ms) or -1
   local waited = math.max(0, now - (seen.due_ms and number(seen.due_ms) or enqueued))
-  return string.format('%d %d %d %d %d', enqueued, number(seen.attempt), number(seen.crashes), waited, unknown_for)
+  local attempt, crashes = math.max(0, number(seen.attempt)), math.max(0, number(seen.crashes))
+  return string.format('%d %d %d %d %d', enqueued, attempt, crashes, waited, unknown_for)
 end

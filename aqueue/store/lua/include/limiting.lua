@@ -207,21 +207,30 @@ local function let_go(at, gate, count)
   to_front(at, called)
 end
 
+local function fire(at, digest)
+  local gate, damaged = gate_of_first(at, digest)
+  redis.call('ZREM', at.timers, digest)
+  if gate then
+    let_go(at, gate, math.min(GATE_LIMIT, room_at(at, gate)))
+    if redis.call('EXISTS', at.prefix .. 'waiting:' .. digest) == 1 then
+      local rest = gate.kind == 'g' and gate.first / 1000 or gate.second / gate.first
+      redis.call('ZADD', at.timers, math.ceil(math.max(opens_at(at, gate), at.now + rest)), digest)
+    end
+  elseif damaged then
+    redis.call('ZREM', at.prefix .. 'waiting:' .. digest, damaged)
+    redis.call('ZREM', at.held_back, damaged)
+    redis.call('ZADD', at.timers, at.now + 1, digest)
+  end
+end
+
+-- A gate that cannot be read is looked at again after a while.
+local UNREADABLE_MS = 1000
+
 -- Let go who waits before gates that have opened. Whether they find a gate open when they are claimed is seen then.
 local function fire_timers(at)
   for _, digest in ipairs(redis.call('ZRANGE', at.timers, '-inf', at.now, 'BYSCORE', 'LIMIT', 0, GATE_LIMIT)) do
-    local gate, damaged = gate_of_first(at, digest)
-    redis.call('ZREM', at.timers, digest)
-    if gate then
-      let_go(at, gate, math.min(GATE_LIMIT, room_at(at, gate)))
-      if redis.call('EXISTS', at.prefix .. 'waiting:' .. digest) == 1 then
-        local rest = gate.kind == 'g' and gate.first / 1000 or gate.second / gate.first
-        redis.call('ZADD', at.timers, math.ceil(math.max(opens_at(at, gate), at.now + rest)), digest)
-      end
-    elseif damaged then
-      redis.call('ZREM', at.prefix .. 'waiting:' .. digest, damaged)
-      redis.call('ZREM', at.held_back, damaged)
-      redis.call('ZADD', at.timers, at.now + 1, digest)
+    if not pcall(fire, at, digest) then
+      redis.call('ZADD', at.timers, at.now + UNREADABLE_MS, digest)
     end
   end
 end

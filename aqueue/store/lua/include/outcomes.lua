@@ -1,6 +1,6 @@
 -- outcomes: what becomes of a job whose run has ended, one function per outcome
 --
--- Needs limiting, finish, bury, queueing. `at` carries the queue's keys, the limits and the time; `run` is how it ended, `body` its result or error.
+-- Needs counting, limiting, finish, bury, queueing. `at` carries the queue's keys, the limits and the time; `run` is how it ended, `body` its result or error.
 -- Each answers under which name it is to be counted, if not under its own.
 
 local outcomes = {}
@@ -10,7 +10,7 @@ function outcomes.completed(at, job, run, body)
 end
 
 function outcomes.failed(at, job, run, body)
-  redis.call('HINCRBY', job.record, 'attempt', 1)
+  increase(job.record, 'attempt')
   bury(job, at.failed, at.now, run.ttl_ms, at.failed_cap, body)
 end
 
@@ -24,13 +24,13 @@ local function unless_cancelled(at, job, wait)
     finish(job, 'cancelled', at.now, at.result_ttl_ms, {})
     return 'cancelled'
   end
-  free_limits_of(at, job.id, job.record)
+  pcall(free_limits_of, at, job.id, job.record) -- a gate that cannot be read keeps a permit, and nobody's outcome
   wait()
 end
 
 function outcomes.retried(at, job, run, body)
   return unless_cancelled(at, job, function()
-    redis.call('HINCRBY', job.record, 'attempt', 1)
+    increase(job.record, 'attempt')
     redis.call('HDEL', job.record, 'unknown_ms')
     schedule(at.queued, at.scheduled, job.id, job.record, at.now + run.delay_ms, { 'error', body })
   end)

@@ -14,6 +14,8 @@ local function promote(at, limit)
   if #due == 0 then
     return 0
   end
+  redis.call('LLEN', at.queued) -- a key of the wrong type is refused here, before anything is written
+  redis.call('ZCARD', at.ranked)
   for _, id in ipairs(due) do
     local intact, rank, since = pcall(rank_and_queue, at.prefix .. 'job:' .. id)
     if intact and rank then

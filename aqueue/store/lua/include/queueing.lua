@@ -27,6 +27,6 @@ end
 
 -- Rank and the instant since when the job waits; no rank is the usual one.
 local function place_of(record)
-  local seen = redis.call('HMGET', record, 'rank', 'due_ms', 'enqueued_ms')
+  local seen = redis.pcall('HMGET', record, 'rank', 'due_ms', 'enqueued_ms') -- without any if it cannot be read
   return seen[1] and number(seen[1]), number(seen[2] or seen[3])
 end

@@ -37,6 +37,6 @@ end
 
 -- The worker's own record is gone when it was reclaimed, but the job's record still knows its last delivery.
 local function settled_before(record, lease)
-  local seen = redis.call('HMGET', record, 'token', 'state')
+  local seen = redis.pcall('HMGET', record, 'token', 'state') -- without either if it cannot be read
   return seen[1] == lease and seen[2] ~= 'running'
 end
