@@ -45,7 +45,7 @@ async def _far_away_and_cut(
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 await load.more(10)
-            await until(lambda: len(proxy.lies) >= 10)
+            await until(lambda: len(proxy.lies) >= 5)
             proxy.decide = honest
             for door in doors:
                 door.latency_seconds = 0

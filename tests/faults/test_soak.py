@@ -78,7 +78,7 @@ def kept_small(own_server: Server, raw_own: redis.Redis) -> redis.Redis:
 @needs_proc
 async def test_a_soak_sees_what_it_is_to_see(own_server: Server, kept_small: redis.Redis, tmp_path: Path) -> None:
     """The short form, too short for slopes: all stories end well, and the keys go again."""
-    samples = await _soak(own_server, kept_small, tmp_path, seconds=4, every=0.25)
+    samples = await _soak(own_server, kept_small, tmp_path, seconds=3, every=0.2)
     assert len(samples) >= 5
     assert grown(samples, {"connections"}) == {}
     assert max(sample.keys for sample in samples) > 50
