@@ -16,6 +16,8 @@ from aqueue.errors import ConfigurationError, JobNotFound, ResultTimeout, Unknow
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
 from aqueue.middleware import Middleware, Outgoing, around_enqueue
 from aqueue.options import Options, TaskOptions, make_task_options
+from aqueue.schedule import Schedule
+from aqueue.scheduling import Scheduling
 from aqueue.settings import Settings
 from aqueue.store import address, codec
 from aqueue.store.client import BATCH, Client
@@ -42,7 +44,7 @@ _servers: Final[dict[str, Server]] = {}
 """Queues that name the same URL share its connections."""
 
 
-class Queue:
+class Queue(Scheduling):
     """One name in Redis: one FIFO of jobs, with the tasks that may run on it.
 
     Opening needs no ceremony: the first await connects, `async with queue:` or `await queue.close()` gives the
@@ -73,6 +75,7 @@ class Queue:
         self.lifespan = lifespan
         self.middleware = list(middleware)
         self.tasks: dict[str, Task[..., Any]] = {}
+        self.schedules: dict[str, Schedule] = {}
         self._url = None if url is None else address.checked_url(url)
         self._given = client
         self._store: Client | None = None

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from aqueue.errors import ConfigurationError, NotSerializable, shown
 from aqueue.identity import delay_of, gate_words, unique_claim
+from aqueue.job import JobId
 from aqueue.middleware import Outgoing
 from aqueue.options import HIGHEST_PRIORITY, USUAL_PRIORITY, Options
 from aqueue.settings import Settings
@@ -27,8 +28,8 @@ def outgoing(call: Call[Any]) -> Outgoing:
     return Outgoing(call.task.name, call.args, call.kwargs)
 
 
-def new_job(call: Call[Any], sent: Outgoing, settings: Settings, wire: Wire) -> NewJob:
-    """Make the job that stands for a call, under a new id.
+def new_job(call: Call[Any], sent: Outgoing, settings: Settings, wire: Wire, given_id: JobId | None = None) -> NewJob:
+    """Make the job that stands for a call, under a new id if none is given.
 
     Errors: NotSerializable, naming the argument or header.
     """
@@ -40,7 +41,7 @@ def new_job(call: Call[Any], sent: Outgoing, settings: Settings, wire: Wire) -> 
     claim = unique_claim(call, sent) if options.key or options.unique else None
     if options.front and (options.delay or options.at_ms):
         raise ConfigurationError("front is for jobs that are to run at once; leave out the delay, or give a priority.")
-    job_id = wire.new_id(claim)
+    job_id = wire.new_id(claim, given_id)
     return NewJob(
         id=job_id,
         envelope=wire.seal_call(job_id, sent.task, envelope, claim),

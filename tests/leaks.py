@@ -9,6 +9,7 @@ import redis
 
 BOUNDED = (
     "queues", "stats", "paused", "queued", "ranked", "scheduled", "suspects", "failed", "held_back", "timers",
+    "schedules",
 )  # fmt: skip
 UNFINISHED = {"scheduled", "queued", "running"}
 
@@ -28,6 +29,8 @@ def leaks(client: redis.Redis, prefix: str = "aqueue") -> list[str]:
         holder = str(client.get(key)) if kind == "unique" else rest
         record = f"{base}}}:job:{holder}"
         if kind in ("job", "payload", "unique") and client.hget(record, "state") in UNFINISHED:
+            continue
+        if kind == "schedule" and client.zscore(f"{base}}}:schedules", rest) is not None:
             continue
         if kind in ("worker", "held", "inbox") and client.zscore(f"{base}}}:workers", rest) is not None:
             continue

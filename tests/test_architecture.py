@@ -15,18 +15,20 @@ import redis
 
 import aqueue
 from aqueue.job import TRANSITIONS, JobId, JobState, QueueName, WorkerId
-from aqueue.store import client as client_module
 from aqueue.store import scripts
+from aqueue.store.client import Client
 from aqueue.store.keys import Keys
+from aqueue.store.schedules import ScheduleStore
 
 PACKAGE = Path(str(aqueue.__file__)).parent
 DOCS = PACKAGE.parent / "docs"
 LUA = PACKAGE / "store" / "lua"
 
+BASE = "errors keyring retry settings limits unique options schedule job job_ids embedded"
 LAYERS = (
-    {"errors", "keyring", "retry", "settings", "limits", "unique", "options", "job", "job_ids", "embedded"},
+    set(BASE.split()),
     {"store"},
-    {"context", "middleware", "task", "identity", "submission", "queue"},
+    {"context", "middleware", "task", "identity", "submission", "scheduling", "queue"},
     {"worker"},
     {"ops"},
 )
@@ -159,7 +161,8 @@ def key_kinds() -> set[str]:
         keys.job(JobId("x")), keys.payload(JobId("x")), keys.unique("x"), keys.worker(WorkerId("x")),
         keys.inbox(WorkerId("x")), keys.held(WorkerId("x")), keys.channel("x"), keys.queued, keys.suspects,
         keys.scheduled, keys.workers, keys.failed, keys.pruned, keys.paused, keys.stats, keys.ranked, keys.held_back,
-        keys.timers, keys.waiting("x"), keys.permits("x"), keys.pace("x"), keys.nowhere,
+        keys.timers, keys.waiting("x"), keys.permits("x"), keys.pace("x"), keys.nowhere, keys.schedules,
+        keys.schedule("x"),
     ]  # fmt: skip
     members = {name for name in vars(Keys) if not name.startswith("_")} - {"registry"}
     assert len(spelled) == len(members), f"this test is to know all of {sorted(members)}"
@@ -216,9 +219,10 @@ def own_locals(text: str) -> set[str]:
 
 def test_every_script_has_one_caller() -> None:
     """One verb, one file, one method."""
-    tree = ast.parse(inspect.getsource(client_module.Client))
+    trees = [ast.parse(inspect.getsource(class_)) for class_ in (Client, ScheduleStore)]
     called = Counter(
         node.args[0].value
+        for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) == "self._run"
@@ -253,7 +257,7 @@ def test_lua_builds_only_keys_that_keys_spells() -> None:
     text = "\n".join(code(path) for path in EVERY_LUA_FILE)
     built = set(re.findall(r"prefix \.\. '(\w+):'", text))
     assert {
-        "job", "payload", "held", "inbox", "worker", "unique", "channel", "waiting", "permits", "pace",
+        "job", "payload", "held", "inbox", "worker", "unique", "channel", "waiting", "permits", "pace", "schedule",
     } == built  # fmt: skip
     assert built <= key_kinds()
 
@@ -312,4 +316,5 @@ def test_the_data_model_names_every_field_of_a_job() -> None:
     lua = "\n".join(code(path) for path in EVERY_LUA_FILE)
     fields = "state|attempt|crashes|token|unique|scope|rank|limits|called|stands|cancel|waiters|rerun|result|error|task"
     written = set(re.findall(rf"'((?:\w+_ms)|{fields})'", lua))
-    assert named == written
+    of_schedules = {"declared_ms", "slot_ms", "removed_ms"}
+    assert named == written - of_schedules

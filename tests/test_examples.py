@@ -140,6 +140,15 @@ def test_order_uniqueness_and_limits_are_as_told(tmp_path: Path) -> None:
         ]
 
 
+def test_each_slot_of_a_schedule_comes_once(tmp_path: Path) -> None:
+    """Three workers, and no scheduler."""
+    assert run(tmp_path, example("cron")).stdout.splitlines() == [
+        "scheduled: clean_up, poll, strike",
+        "polled several times, not once for each worker",
+        "a second has passed",
+    ]
+
+
 def test_a_worker_told_to_stop_leaves_its_unfinished_job_to_the_next(tmp_path: Path) -> None:
     """A deploy must cost neither a job nor an attempt."""
     done = run(tmp_path, example("graceful"))

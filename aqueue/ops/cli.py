@@ -35,7 +35,6 @@ EPILOG: Final = """\
 examples:
   aqueue stats                        all queues and who works on them
   aqueue jobs default --state failed  what went wrong lately
-  aqueue job 06g3k1v0c2q8m            one job, with its traceback
   aqueue retry --failed default       run all failed jobs again
 """
 
@@ -124,6 +123,13 @@ def jobs(
     """List jobs: the next to go first, failed ones latest first."""
     found = _ask(_Where(url, prefix), lambda site: site.jobs(queues or [], state, limit, offset))
     _show(found, render.show_jobs, as_json=as_json)
+
+
+@app.command(**_examples("aqueue schedules", "aqueue schedules default --json"))
+def schedules(queues: Names = None, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """List what repeats, the next to come first."""
+    found = _ask(_Where(url, prefix), lambda site: site.schedules(queues or []))
+    _show(found, render.show_schedules, as_json=as_json)
 
 
 @app.command(**_examples("aqueue job 06g3k1v0c2q8m", "aqueue job 06g3k1v0c2q8m --json | jq .job.args"))

@@ -110,6 +110,26 @@ class JobRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRow:
+    """One schedule; `next_at` is None once it has ended, `job` is that of its last slot."""
+
+    id: str
+    queue: str
+    task: str
+    times: str
+    next_at: datetime | None
+    job: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedules:
+    """All schedules, the next to come first; `now` is the server's clock."""
+
+    now: datetime
+    schedules: list[ScheduleRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Jobs:
     """A page of jobs; `more` says that another one follows. `now` is the server's clock."""
 

@@ -25,11 +25,13 @@ from aqueue.ops.reports import (
     QueuesPaused,
     QueuesPurged,
     QueuesRetried,
+    ScheduleRow,
+    Schedules,
     Stats,
     WorkerRow,
 )
 from aqueue.queue import Queue
-from aqueue.settings import Settings
+from aqueue.settings import Settings, instant
 from aqueue.store.client import BATCH, Client
 from aqueue.store.codec import WorkerInfo
 from aqueue.store.misfits import misfits
@@ -99,6 +101,23 @@ class Site:
                 rows += page[:limit]
                 more = more or len(page) > limit
         return Jobs(now=await self._now(), jobs=rows, more=more)
+
+    async def schedules(self, names: Sequence[str]) -> Schedules:
+        """List what repeats, the next to come first."""
+        rows = [
+            ScheduleRow(
+                id=entry.id,
+                queue=queue.name,
+                task=entry.task,
+                times=entry.times,
+                next_at=None if entry.next_ms is None else instant(entry.next_ms),
+                job=entry.job or None,
+            )
+            for queue in self.chosen(names)
+            for entry in await (await queue.store()).schedules.entries()
+        ]
+        latest = datetime.max.replace(tzinfo=UTC)
+        return Schedules(now=await self._now(), schedules=sorted(rows, key=lambda row: row.next_at or latest))
 
     async def job(self, job_id: str) -> OneJob:
         """Read one job. Errors: NotFound; StoreError for a damaged record."""

@@ -37,6 +37,7 @@ from aqueue.store.records import (
     Symptom,
     Turn,
 )
+from aqueue.store.schedules import ScheduleStore
 from aqueue.store.scripts import Arg, load
 from aqueue.store.wire import Wire
 
@@ -67,6 +68,11 @@ class Client:
         self._server = server
         self._registered = False
         self._coalescers: WeakKeyDictionary[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
+
+    @cached_property
+    def schedules(self) -> ScheduleStore:
+        """What the server knows of schedules."""
+        return ScheduleStore(self)
 
     @cached_property
     def durability(self) -> Durability:

@@ -95,6 +95,15 @@ class Keys:
         return f"{self.base}pace:{digest}"
 
     @cached_property
+    def schedules(self) -> str:
+        """Sorted set: schedule by its next slot, server ms."""
+        return f"{self.base}schedules"
+
+    def schedule(self, schedule_id: str) -> str:
+        """Hash: the definition of one schedule, its last slot and that slot's job. Removed with its code."""
+        return f"{self.base}schedule:{schedule_id}"
+
+    @cached_property
     def timers(self) -> str:
         """Sorted set: gates before which jobs wait, by when the next may pass."""
         return f"{self.base}timers"
@@ -168,6 +177,8 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "permits": ("set",),
     "pace": ("string", "zset"),
     "timers": ("zset",),
+    "schedules": ("zset",),
+    "schedule": ("hash",),
     "scheduled": ("zset",),
     "workers": ("zset",),
     "worker": ("hash",),

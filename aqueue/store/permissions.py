@@ -57,9 +57,11 @@ PRODUCER: Final = Rights(
         "nowhere",
     ),
 )
-_WORKER_SCRIPTS: Final = ("extend", "promote", "prune", "reclaim", "retire", "settle_and_claim", "stats")
+_WORKER_SCRIPTS: Final = ("extend", "promote", "prune", "reclaim", "retire", "settle_and_claim", "stats",
+    "tick", "withdraw",
+)  # fmt: skip
 _OPERATOR_SCRIPTS: Final = (
-    "delete", "examine", "list", "mend", "pause", "purge", "readmit", "rerun", "resume", "stats",
+    "delete", "examine", "list", "mend", "pause", "purge", "readmit", "rerun", "resume", "schedules", "stats",
 )  # fmt: skip
 RIGHTS: Final = {
     Role.PRODUCER: PRODUCER,

@@ -45,9 +45,9 @@ class Wire:
         """Say what is done to payloads; empty where nothing is."""
         return ""
 
-    def new_id(self, claim: Unique | None) -> JobId:  # noqa: ARG002  # of interest to sealed wires
-        """Make the id of a job, which may claim a key."""
-        return new_job_id()
+    def new_id(self, claim: Unique | None, given: JobId | None = None) -> JobId:  # noqa: ARG002  # see sealed wires
+        """Make the id of a job, which may claim a key; of one that is given, if it is."""
+        return given or new_job_id()
 
     def seal_call(self, job_id: JobId, task: str, encoded: bytes, claim: Unique | None = None) -> bytes:  # noqa: ARG002  # as above
         """Make what `encode_call` gave into the payload of one job, or of the one that it may replace."""
@@ -107,8 +107,9 @@ class SealedWire(Wire):
         warned = ", UNSEALED ones taken too" if seal.takes_unsealed else ""
         return f"payloads {written}{taken}{warned}{', pickled' if self._form == PICKLE else ''}"
 
-    def new_id(self, claim: Unique | None) -> JobId:
-        return new_job_id() if claim is None else keyed_id(new_job_id(), claim.digest)
+    def new_id(self, claim: Unique | None, given: JobId | None = None) -> JobId:
+        plain = given or new_job_id()
+        return plain if claim is None else keyed_id(plain, claim.digest)
 
     def seal_call(self, job_id: JobId, task: str, encoded: bytes, claim: Unique | None = None) -> bytes:
         replaces = claim is not None and claim.replace

@@ -80,9 +80,7 @@ def main(  # a command line is its options
     reload: Annotated[bool, _option("--reload", "restart when code changes")] = False,
     verbose: Annotated[int, _option("--verbose -v", "log more", count=True)] = 0,
     quiet: Annotated[int, _option("--quiet -q", "log warnings only; -qq errors only", count=True)] = 0,
-    checking: Annotated[
-        bool, typer.Option("--check", help="exit 0 if live workers serve the queues of these names")
-    ] = False,
+    checking: Annotated[bool, typer.Option("--check", help="exit 0 if live workers serve these queues")] = False,
     here: Annotated[bool, typer.Option("--here", help="--check counts workers of this host only")] = False,
     prefix: Annotated[
         str | None,

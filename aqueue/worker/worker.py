@@ -41,6 +41,7 @@ from aqueue.worker.lane import Lane
 from aqueue.worker.maintenance import Maintenance
 from aqueue.worker.run import Reason, Run
 from aqueue.worker.threads import Threads
+from aqueue.worker.timetable import Timetable
 
 log = logging.getLogger("aqueue.worker")
 
@@ -181,8 +182,9 @@ class Worker:
             async with anyio.create_task_group() as agents:
                 for one in upkeep.values():
                     agents.start_soon(one.run)
-                for lane in self._lanes:
+                for lane, queue in zip(self._lanes, self.queues, strict=True):
                     agents.start_soon(Ear(lane).run)
+                    agents.start_soon(Timetable(lane, queue).run)
                 agents.start_soon(self._wind_down, fetcher)
                 self._ready.set()
                 try:

@@ -58,16 +58,19 @@ class Fleet:
         blocked_cap: float | None = None,
         keep_record: bool = True,
         options: tuple[str, ...] = (),
+        application: str = "application:queue",
     ) -> None:
         self._record = directory / "record"
         self._log = directory / "log"
         self._environment = {
             **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "AQUEUE_URL": url,
             "FAULT_RECORD": str(self._record) if keep_record else os.devnull,
             "FAULT_LEASE": str(lease),
         }
         self._options = options
+        self._application = application
         if blocked_cap is not None:
             self._environment["FAULT_BLOCKED_CAP"] = str(blocked_cap)
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -76,7 +79,7 @@ class Fleet:
         with self._log.open("ab") as log:
             started = [
                 subprocess.Popen(
-                    [sys.executable, "-W", "error", "-m", "aqueue.worker", "application:queue", *self._options],
+                    [sys.executable, "-W", "error", "-m", "aqueue.worker", self._application, *self._options],
                     cwd=HERE,
                     env=self._environment | environment,
                     stderr=log,

@@ -32,8 +32,10 @@ from aqueue import (
     StoreUnavailable,
     Worker,
 )
-from aqueue.job import WorkerId
+from aqueue.job import JobId, WorkerId
 from aqueue.store.records import Fault
+from aqueue.store.schedules import Declaration, Slot
+from aqueue.submission import new_job, outgoing
 from aqueue.task import Call
 from faults.history import History
 
@@ -237,6 +239,21 @@ class Workload:
         with pytest.raises(JobCancelled):
             await self._result(job)
 
+    async def _tick(self) -> None:
+        """One slot of a schedule, once, and then the schedule is forgotten."""
+        schedules, me = (await self._producer.store()).schedules, WorkerId("me")
+        call = self._call("add", 16)
+        slot = Slot(-1, new_job(call, outgoing(call), SETTINGS, self._producer.wire, JobId("hourly.1")))
+        hourly = Declaration(id="hourly", task="add", definition="hourly", overlap="allow", declared_ms=1)
+        self.history.asked += 1
+        self.history.acknowledged.add(slot.job.id)
+        found = await self._insist(lambda: schedules.tick(me, hourly, [slot], after_ms=0, upto_ms=0, next_ms=None))
+        assert found is not None
+        assert found.state in ("new", "known")
+        entries = await self._insist(schedules.entries)
+        assert [entry.job for entry in entries or ()] == [slot.job.id]
+        await self._insist(lambda: schedules.withdraw(me, 2, ["add"], []))
+
     async def _look_after(self) -> None:
         (far,) = await self._enqueue(self._call("add", 7, delay=600))
         store = await self._producer.store()
@@ -245,6 +262,7 @@ class Workload:
         await self._insist(lambda: store.examine([far.id], 10))
         await self._insist(lambda: store.mend([(far.id, Fault.SCHEDULED_NOWHERE)], 10))  # which it is not
         await self._insist(lambda: store.readmit([WorkerId("dead")]))
+        await self._tick()
         listed = await self._insist(lambda: self._producer.jobs("scheduled"))
         assert far.id in {info.id for info in listed or ()}
         base = f"aqueue:{{{self.name}}}:"

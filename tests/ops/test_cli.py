@@ -25,7 +25,7 @@ from aqueue.ops.cli import app, main
 from aqueue.ops.render import duration, plain
 from aqueue.store import connection
 
-COMMANDS: Final = ("stats", "jobs", "job", "retry", "cancel", "delete", "pause", "resume", "purge")
+COMMANDS: Final = ("stats", "jobs", "schedules", "job", "retry", "cancel", "delete", "pause", "resume", "purge")
 WAIT_SECONDS: Final = 10.0
 SCREEN_LINES: Final = 24
 SCREEN_COLUMNS: Final = 84

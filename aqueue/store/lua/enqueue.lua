@@ -5,7 +5,7 @@
 -- KEYS queued     list  ids in order
 -- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
 -- KEYS scheduled  zset  id by due time
--- EACH record     hash  the job; a new one does not exist, so a slot that moves to another node answers TRYAGAIN
+-- EACH record     hash  the job; a new one does not exist
 -- ARGV prefix     str   of the queue's keys, for envelopes and the records of holders
 -- ITEM id         str
 -- ITEM envelope   str
@@ -18,59 +18,11 @@
 --- @include clock
 --- @include queueing
 --- @include uniqueness
+--- @include storing
 
-local now, payloads = now_ms(), prefix .. 'payload:'
-local answers, ready, front = {}, {}, {}
-
--- Of what a job asks for, this goes into its record as it is.
-local KEPT = { 'rank', 'limits', 'result_ttl_ms', 'failure_ttl_ms', 'unique', 'scope' }
-
-local function wishes_of(words)
-  local wish = {}
-  for name, value in string.gmatch(words, '(%S+)=(%S+)') do
-    wish[name] = value
-  end
-  wish.due = wish.at_ms and number(wish.at_ms) or now + number(wish.delay_ms)
-  return wish
-end
-
-local function fields_of(wish)
-  local fields = { 'enqueued_ms', now }
-  if wish.ttl_ms then
-    fields[3], fields[4] = 'expires_ms', math.max(wish.due, now) + number(wish.ttl_ms)
-  end
-  for _, name in ipairs(KEPT) do
-    if wish[name] then
-      fields[#fields + 1] = name
-      fields[#fields + 1] = wish[name]
-    end
-  end
-  return fields
-end
-
--- Puts a job where it waits; the usual ones are queued together at the end.
-local function line_up(id, record, wish)
-  if wish.rank then
-    redis.call('ZADD', ranked, number(wish.rank) + (wish.front and 0 or math.max(wish.due, now)), id)
-    wake(queued)
-  elseif wish.front then
-    front[#front + 1] = id
-  else
-    ready[#ready + 1] = id
-  end
-end
-
-local function store(id, record, wish)
-  if wish.unique then
-    take_key(prefix .. 'unique:' .. wish.unique, id, wish.window_ms)
-  end
-  if wish.due > now then
-    schedule(queued, scheduled, id, record, wish.due, fields_of(wish))
-  else
-    redis.call('HSET', record, 'state', 'queued', unpack(fields_of(wish)))
-    line_up(id, record, wish)
-  end
-end
+local now, payloads, answers = now_ms(), prefix .. 'payload:', {}
+local at = { prefix = prefix, queued = queued, ranked = ranked, scheduled = scheduled, now = now, ready = {}, front = {} }
+local ready = at.ready
 
 -- What the new call asks for takes the place of what the holder was to do; who waits for the holder waits for that.
 -- Its own id is remembered for as long as the same call may come again.
@@ -87,7 +39,7 @@ local function replace(holder, id, record, envelope, wish)
     else
       redis.call('ZREM', scheduled, holder)
       redis.call('HSET', other, 'state', 'queued', 'due_ms', now)
-      line_up(holder, other, wish)
+      line_up(at, holder, wish)
     end
   end
   for _, name in ipairs({ 'result_ttl_ms', 'failure_ttl_ms' }) do
@@ -111,7 +63,7 @@ local function settle_on(id, record, envelope, wish)
     holder, waits = holder_of_key(prefix, wish.unique)
   end
   if not holder then
-    store(id, record, wish)
+    store(at, id, record, wish)
     return id
   end
   if wish.replace and waits then
@@ -140,7 +92,7 @@ for id, envelope, words, record in items() do
       redis.call('HSET', record, 'state', 'queued', 'enqueued_ms', now)
       ready[#ready + 1] = id
     else
-      stands = settle_on(id, record, envelope, wishes_of(words))
+      stands = settle_on(id, record, envelope, wishes_of(at, words))
     end
     if stands == id then
       redis.call('SET', payloads .. id, envelope)
@@ -148,10 +100,5 @@ for id, envelope, words, record in items() do
   end
   answers[#answers + 1] = stands
 end
-if #ready > 0 then
-  redis.call('LPUSH', queued, unpack(ready))
-end
-if #front > 0 then
-  redis.call('RPUSH', queued, unpack(front))
-end
+queue_together(at)
 return answers

@@ -17,8 +17,7 @@
 -- KEYS failed     zset  failed jobs
 -- KEYS paused     str   present while paused
 -- KEYS stats      hash  counters
--- ARGV prefix     str   of the queue's keys, for the records of jobs. Some of the keys above are always missing, so a slot
---                       that moves to another node answers TRYAGAIN
+-- ARGV prefix     str   of the queue's keys, for the records of jobs
 -- ARGV me         str   worker id
 -- ARGV turn       int   number of this turn
 -- ARGV free       int   slots to fill

@@ -1,0 +1,225 @@
+"""When work repeats: cron expressions and intervals, and the instants that they mean.
+
+Every worker computes the same instants; one script at the server lets each of them start its job once. Nothing here
+knows Redis. Daylight saving is cronsim's: what falls into the hour that is skipped runs right after it, what falls into
+the hour that comes twice runs once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zoneinfo
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from cronsim import CronSim, CronSimError
+
+from aqueue.errors import ConfigurationError
+from aqueue.settings import Duration, instant_ms, seconds
+
+if TYPE_CHECKING:
+    from aqueue.task import Call
+
+Misfire: TypeAlias = Literal["skip", "once", "all"]
+Overlap: TypeAlias = Literal["allow", "skip", "queue"]
+
+ALIASES: Final = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+FIELDS: Final = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
+MISFIRE_GRACE_MS: Final = 10_000
+"""A slot that nobody could start for longer than this was missed."""
+MISFIRE_LIMIT: Final = 100
+"""Missed slots that `all` makes up for, the latest ones."""
+MIN_INTERVAL_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """The instants of a cron expression in a time zone.
+
+    Five fields, six with seconds in front, or @hourly and its like. Errors: ConfigurationError naming the bad field.
+    """
+
+    expression: str
+    tz: str | tzinfo = "UTC"
+
+    def __post_init__(self) -> None:
+        self._zone()
+        text = self._text()
+        try:
+            next(CronSim(text, datetime(2026, 1, 1, tzinfo=UTC)), None)
+        except CronSimError as error:
+            raise ConfigurationError(
+                f"cron {self.expression!r}: {_named(str(error), text)}; write five fields, or six with seconds in "
+                f"front, or one of {', '.join(ALIASES)}."
+            ) from None
+
+    def _text(self) -> str:
+        if not isinstance(self.expression, str):
+            raise ConfigurationError(f"A cron expression is text such as '0 3 * * *', not {self.expression!r}.")
+        text = self.expression.strip()
+        if text.startswith("@"):
+            if text.lower() not in ALIASES:
+                raise ConfigurationError(f"cron {text!r} is none of {', '.join(ALIASES)}.")
+            return ALIASES[text.lower()]
+        return text
+
+    def _zone(self) -> tzinfo:
+        if not isinstance(self.tz, str):
+            return self.tz
+        if self.tz == "UTC":
+            return UTC
+        try:
+            return zoneinfo.ZoneInfo(self.tz)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            raise ConfigurationError(
+                f"There is no time zone {self.tz!r}; write a name such as 'Europe/Paris', or install tzdata."
+            ) from None
+
+    def after(self, instant: int) -> Iterator[int]:
+        """Give the instants after this one, in Unix milliseconds, without end or until there are none."""
+        for found in CronSim(self._text(), self._moment(instant)):
+            yield round(found.timestamp() * 1000)
+
+    def before(self, instant: int, count: int) -> int:
+        """Give an instant from which there are about so many to this one."""
+        latest = itertools.islice(CronSim(self._text(), self._moment(instant), reverse=True), count)
+        found = list(latest)
+        return round(found[-1].timestamp() * 1000) - 1 if found else instant
+
+    def _moment(self, instant: int) -> datetime:
+        return datetime.fromtimestamp(instant // 1000, UTC).astimezone(self._zone())
+
+    def __str__(self) -> str:
+        return f"{self.expression} {self.tz}"
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Instants that are so many seconds apart, on the same grid for everybody."""
+
+    interval: Duration
+
+    def __post_init__(self) -> None:
+        length = seconds(self.interval, "every")
+        if length < MIN_INTERVAL_SECONDS:
+            raise ConfigurationError(f"every must be at least {MIN_INTERVAL_SECONDS} s, not {self.interval!r}.")
+        object.__setattr__(self, "interval", length)
+
+    def after(self, instant: int) -> Iterator[int]:
+        """As Cron."""
+        step = seconds(self.interval, "every") * 1000
+        number = math.floor(instant / step) + 1
+        while True:
+            yield round(number * step)
+            number += 1
+
+    def before(self, instant: int, count: int) -> int:
+        """As Cron."""
+        return instant - math.ceil(seconds(self.interval, "every") * 1000 * count)
+
+    def __str__(self) -> str:
+        return f"every {self.interval:g} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A call that is made again and again.
+
+    Units: milliseconds.
+    """
+
+    id: str
+    call: Call[Any]
+    timing: Cron | Every
+    misfire: Misfire = "once"
+    overlap: Overlap = "allow"
+    jitter_ms: int = 0
+    start_ms: int = 0
+    end_ms: int | None = None
+    run_at_start: bool = False
+
+    def slots(self, after: int, now: int) -> list[int]:
+        """Give the slots after one instant and up to another that are to be started."""
+        due: list[int] = []
+        for slot in self._slots_after(max(after, self.timing.before(now, MISFIRE_LIMIT))):
+            if slot > now:
+                break
+            due.append(slot)
+            del due[:-MISFIRE_LIMIT]
+        match self.misfire:
+            case "all":
+                return due
+            case "once":
+                return due[-1:]
+            case "skip":
+                return [slot for slot in due if slot > now - MISFIRE_GRACE_MS][-1:]
+
+    def next(self, after: int) -> int | None:
+        """Give the first slot after an instant, if there is one."""
+        return next(self._slots_after(after), None)
+
+    def _slots_after(self, instant: int) -> Iterator[int]:
+        for slot in self.timing.after(max(instant, self.start_ms - 1)):
+            if self.end_ms is not None and slot > self.end_ms:
+                return
+            yield slot
+
+    def __str__(self) -> str:
+        """What a changed definition differs in; the times first."""
+        parts = (self.misfire, self.overlap, self.jitter_ms, self.start_ms, self.end_ms)
+        return f"{self.timing}; {' '.join(map(str, parts))} {self.call.args} {self.call.kwargs}"
+
+
+def make_schedule(
+    call: Call[Any],
+    timing: Cron | Every,
+    *,
+    id: str,  # noqa: A002  # the word that people know it by
+    misfire: Misfire = "once",
+    overlap: Overlap = "allow",
+    jitter: Duration = 0,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    run_at_start: bool = False,
+) -> Schedule:
+    """Check a schedule's options and settle their units. Errors: ConfigurationError."""
+    if misfire not in ("skip", "once", "all"):
+        raise ConfigurationError(f"misfire must be 'skip', 'once' or 'all', not {misfire!r}.")
+    if overlap not in ("allow", "skip", "queue"):
+        raise ConfigurationError(f"overlap must be 'allow', 'skip' or 'queue', not {overlap!r}.")
+    start_ms = 0 if start is None else instant_ms(start, "start")
+    end_ms = None if end is None else instant_ms(end, "end")
+    if end_ms is not None and end_ms < start_ms:
+        raise ConfigurationError(f"schedule {id!r} ends before it starts; swap start and end.")
+    return Schedule(
+        id=id,
+        call=call,
+        timing=timing,
+        misfire=misfire,
+        overlap=overlap,
+        jitter_ms=round(seconds(jitter, "jitter") * 1000),
+        start_ms=start_ms,
+        end_ms=end_ms,
+        run_at_start=bool(run_at_start),
+    )
+
+
+def _named(complaint: str, text: str) -> str:
+    """Say which field is bad, by its name and place."""
+    words = text.split()
+    names = FIELDS[-len(words) :] if len(words) in (5, 6) else ()
+    for place, name in enumerate(names, 1):
+        if name in complaint.lower():
+            return f"field {place}, the {name}, is {words[place - 1]!r}, which is none"
+    return f"it has {len(words)} fields" if not names else complaint

@@ -1,0 +1,270 @@
+"""`@queue.cron` and `@queue.every`: each slot once, whoever is there, and nothing that the code no longer has."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import redis
+from facts import until
+from servers import Server
+
+from aqueue import BadArguments, ConfigurationError, Queue, Worker
+from aqueue.schedule import Cron, Every, make_schedule
+
+
+async def test_an_interval_starts_a_job_each_time(queue: Queue) -> None:
+    """Three workers know the time, and each slot starts one job."""
+    ran: list[str] = []
+
+    @queue.every(0.1, args=["tick"])
+    async def note(word: str) -> None:
+        ran.append(word)
+
+    async with Worker(queue), Worker(queue), Worker(queue):
+        await until(lambda: len(ran) >= 5)
+    counters = (await queue.stats()).counters
+    entries = await (await queue.store()).schedules.entries()
+    assert [(entry.id, entry.task) for entry in entries] == [("note", "note")]
+    assert ran == ["tick"] * counters["completed"]
+    slot, before = int(entries[0].job.rpartition(".")[2]), entries[0].last_ms
+    assert slot % 100 == 0
+    assert slot <= before
+
+
+async def _jobs_of(queue: Queue, raw: redis.Redis, name: str) -> list[int]:
+    keys = [str(key) for key in raw.scan_iter(f"aqueue:{{{queue.name}}}:job:{name}.*")]
+    return sorted(int(key.rpartition(".")[2]) for key in keys)
+
+
+@pytest.mark.parametrize(("misfire", "count"), [("all", 10), ("once", 1), ("skip", 0)])
+async def test_slots_that_were_missed_are_made_up_for_as_told(
+    queue: Queue, raw: redis.Redis, misfire: str, count: int
+) -> None:
+    """No worker was there for ten minutes."""
+
+    @queue.every("1m", misfire=misfire)  # type: ignore[arg-type]
+    async def work() -> None: ...
+
+    async with Worker(queue):
+        await until(lambda: raw.exists("aqueue:{q}:schedule:work"))
+    seconds, _ = raw.time()
+    then = int(seconds) // 60 * 60_000 - 10 * 60_000
+    raw.hset("aqueue:{q}:schedule:work", "slot_ms", then)
+    async with Worker(queue):
+        await until(lambda: int(str(raw.hget("aqueue:{q}:schedule:work", "slot_ms"))) > then + 10 * 60_000 - 1)
+        await until(lambda: _settled(queue))
+    slots = {(slot - then) // 60_000 for slot in await _jobs_of(queue, raw, "work")}
+    assert slots - {10, 11} == set(range(11 - count, 10))  # the last one may not be missed yet, or the next one come
+    assert count == 0 or 10 in slots
+
+
+async def _settled(queue: Queue) -> bool:
+    stats = await queue.stats()
+    return not stats.queued + stats.running
+
+
+@pytest.mark.parametrize("overlap", ["skip", "queue", "allow"])
+async def test_a_slot_whose_predecessor_has_not_ended(queue: Queue, overlap: str) -> None:
+    """It is left out, waits, or runs beside."""
+    gate, running, most, starts = asyncio.Event(), 0, 0, 0
+
+    @queue.every(0.1, overlap=overlap)  # type: ignore[arg-type]
+    async def work() -> None:
+        nonlocal running, most, starts
+        starts += 1
+        running += 1
+        most = max(most, running)
+        await gate.wait()
+        running -= 1
+
+    async with Worker(queue, concurrency=20):
+        store = await queue.store()
+
+        async def three_slots() -> bool:
+            entries = await store.schedules.entries()
+            return bool(entries) and (await queue.stats()).queued + starts >= (1 if overlap == "skip" else 3)
+
+        await until(three_slots)
+        await asyncio.sleep(0.3)  # more slots pass; none of them may start in the first case
+        assert most == (1 if overlap != "allow" else starts)
+        assert (starts > 1) == (overlap == "allow")
+        assert ((await queue.stats()).held_back > 0) == (overlap == "queue")
+        gate.set()
+    await queue.purge()
+
+
+async def test_a_schedule_that_the_code_no_longer_has_is_forgotten(server: Server, raw: redis.Redis) -> None:
+    """By the first worker that knows the task without it; schedules of tasks that it does not know stay."""
+
+    async def one() -> None: ...
+    async def other() -> None: ...
+
+    async with Queue("q", url=server.url) as queue:
+        queue.every(600)(one)
+        queue.cron("0 3 * * *")(one)
+        queue.every(600)(other)
+        async with Worker(queue):
+            await until(lambda: raw.zcard("aqueue:{q}:schedules") == 3)
+    async with Queue("q", url=server.url) as queue:
+        queue.every(600)(one)
+        async with Worker(queue):
+            await until(lambda: raw.zcard("aqueue:{q}:schedules") == 2)
+            assert set(map(str, raw.zrange("aqueue:{q}:schedules", 0, -1))) == {"one", "other"}
+
+
+async def test_old_and_new_code_side_by_side_do_not_fight(server: Server, raw: redis.Redis) -> None:
+    """The newer definition counts while a worker of it lives; then the older one again."""
+    ran: list[str] = []
+
+    def release(name: str, interval: float) -> Queue:
+        queue = Queue("q", url=server.url)
+
+        @queue.every(interval, kwargs={"release": name})
+        async def work(release: str) -> None:
+            ran.append(release)
+
+        return queue
+
+    old, new = release("old", 0.1), release("new", 0.15)
+    async with Worker(old):
+        await until(lambda: "old" in ran)
+        async with Worker(new):
+            await until(lambda: "new" in ran)
+            await asyncio.sleep(0.2)  # what the old one has begun is through
+            ran.clear()
+            await until(lambda: len(ran) >= 4)
+            assert set(ran) == {"new"}
+        ran.clear()
+        await until(lambda: "old" in ran)
+    await old.close()
+    await new.close()
+
+
+async def test_a_wiped_server_is_told_again(queue: Queue, raw: redis.Redis) -> None:
+    """It goes on from where the workers believe it to be."""
+    ran: list[None] = []
+
+    @queue.every(0.1)
+    async def work() -> None:
+        ran.append(None)
+
+    async with Worker(queue):
+        await until(lambda: len(ran) >= 2)
+        raw.flushall()
+        ran.clear()
+        await until(lambda: len(ran) >= 2)
+
+
+async def test_a_job_at_the_start_and_jitter(queue: Queue, raw: redis.Redis) -> None:
+    """One when the schedule is new, by however many workers; and delays that all workers agree on."""
+    ran: list[None] = []
+
+    @queue.cron("0 0 1 1 *", run_at_start=True)
+    async def yearly() -> None:
+        ran.append(None)
+
+    @queue.every(0.2, jitter=0.05)
+    async def spread() -> None: ...
+
+    async with Worker(queue), Worker(queue):
+        await until(lambda: ran)
+        await until(lambda: len(raw.keys("aqueue:{q}:job:spread.*")) >= 3)
+    assert len(ran) == 1
+    delayed = [key for key in map(str, raw.scan_iter("aqueue:{q}:job:spread.*")) if raw.hexists(key, "due_ms")]
+    assert delayed
+
+
+async def test_the_order_of_decorators_and_several_schedules(queue: Queue) -> None:
+    """A task may have options and several times."""
+
+    @queue.cron("@hourly", kwargs={"deep": False})
+    @queue.cron("0 3 * * *", tz="Europe/Paris", id="nightly", kwargs={"deep": True})
+    @queue.task(timeout=60)
+    async def clean(*, deep: bool) -> None: ...
+
+    assert list(queue.schedules) == ["nightly", "clean"]
+    assert queue.schedules["nightly"].call.kwargs == {"deep": True}
+    assert clean.defaults.timeout == 60
+
+
+async def test_bad_schedules_are_refused_where_they_are_written(queue: Queue) -> None:
+    """The message names what is wrong and where."""
+
+    async def work() -> None: ...
+
+    wrong: list[tuple[Callable[[], object], str]] = [
+        (lambda: queue.cron("61 * * * *"), "field 1, the minute, is '61'"),
+        (lambda: queue.cron("* * * * * 9"), "field 6, the day-of-week, is '9'"),
+        (lambda: queue.cron("hourly"), "it has 1 fields"),
+        (lambda: queue.cron("@hourley"), "is none of @yearly"),
+        (lambda: queue.cron(5), "is text such as"),  # type: ignore[arg-type]
+        (lambda: queue.cron("@daily", tz="Mars/Olympus"), "no time zone 'Mars/Olympus'"),
+        (lambda: queue.every(0), "every must be at least 0.1 s"),
+        (lambda: queue.every(5, misfire="never")(work), "misfire must be"),  # type: ignore[arg-type]
+        (lambda: queue.every(5, overlap="never")(work), "overlap must be"),  # type: ignore[arg-type]
+        (lambda: queue.every(5, start=datetime(2026, 1, 1))(work), "must carry a time zone"),  # noqa: DTZ001
+        (
+            lambda: queue.every(5, start=datetime(2026, 1, 2, tzinfo=UTC), end=datetime(2026, 1, 1, tzinfo=UTC))(work),
+            "ends before it starts",
+        ),
+        (lambda: queue.every(5, id="a b")(work), "schedule id must not contain"),
+    ]
+    for write, complaint in wrong:
+        with pytest.raises(ConfigurationError, match=complaint):
+            write()
+    with pytest.raises(BadArguments):
+        queue.every(5, args=[1])(work)
+    queue.every(5, id="mine")(work)
+    with pytest.raises(ConfigurationError, match="There is a schedule 'mine' already"):
+        queue.every(5, id="mine")(work)
+    with pytest.raises(ConfigurationError, match="is a task of queue other"):
+        queue.every(5)(Queue("other").task(work))
+
+
+ZONES = (
+    "Europe/Paris",
+    "America/New_York",
+    "Australia/Lord_Howe",
+    "America/Santiago",
+    "Pacific/Chatham",
+    "Africa/Casablanca",
+)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("expression", ["30 2 * * *", "15 1 * * *", "0 0 * * *", "45 23 * * *"])
+def test_a_daily_slot_comes_once_a_day_all_year(zone: str, expression: str) -> None:
+    """Over every change of the clocks, of an hour or half of one, in either half of the world."""
+    begin = round(datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp() * 1000)
+    cron = Cron(expression, zone)
+    slots = list(itertools.takewhile(lambda slot: slot <= begin + 366 * 86_400_000, cron.after(begin)))
+    local = [datetime.fromtimestamp(slot / 1000, UTC).astimezone(cron._zone()).date() for slot in slots]
+    assert [later - day for day, later in itertools.pairwise(local)] == [timedelta(1)] * (len(local) - 1)
+    assert len(local) in (365, 366, 367)
+
+
+def test_hourly_slots_follow_the_clock_and_not_its_changes() -> None:
+    """What comes each hour comes each hour."""
+    begin = round(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
+    slots = list(itertools.islice(Cron("0 * * * *", "Europe/Paris").after(begin), 24 * 365))
+    assert {later - slot for slot, later in itertools.pairwise(slots)} == {3_600_000}
+
+
+def test_years_without_a_worker_are_looked_at_in_no_time() -> None:
+    """Only the last slots are computed, whatever was missed."""
+    queue = Queue("q", url="redis://nowhere")
+
+    @queue.task
+    async def work() -> None: ...
+
+    now = round(datetime(2026, 7, 1, tzinfo=UTC).timestamp() * 1000)
+    for timing in (Every(0.1), Cron("* * * * * *"), Cron("*/5 * * * *", "Europe/Paris")):
+        schedule = make_schedule(work.call(), timing, id="x", misfire="all")
+        slots = schedule.slots(1, now)
+        assert 98 <= len(slots) <= 100
+        assert max(slots) <= now
+        assert slots == sorted(set(slots))
