@@ -10,10 +10,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import redis
 from facts import until
-from servers import Server
+from servers import Server, binaries
 
 from aqueue import BadArguments, ConfigurationError, Queue, Worker
 from aqueue.schedule import Cron, Every, make_schedule
+
+
+@pytest.fixture
+def engine() -> str:
+    """Most of this is what workers compute; one server will do, and the fault tests take another."""
+    return next(iter(binaries()))
 
 
 async def test_an_interval_starts_a_job_each_time(queue: Queue) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 import redis
 from facts import until_state
-from servers import Server
+from servers import Server, binaries
 
 from aqueue import (
     Context,
@@ -69,6 +69,12 @@ class Stamp(Middleware):
         for call in calls:
             call.headers = {"stamp": SECRET}
         return await proceed(calls)
+
+
+@pytest.fixture
+def engine() -> str:
+    """Seals are made and opened here; to servers they are bytes as any other."""
+    return next(iter(binaries()))
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from aqueue.ops.site import open_site
 from aqueue.store import scripts
 from aqueue.store.client import Client
 from aqueue.store.records import Completed, Fault, NewJob, Settle
+from aqueue.store.schedules import Declaration, Slot
 from faults import hostile
 from faults.hostile import EXTENT, explore, promptly
 from faults.proxy import Answer, Decide, Lie, Proxy, Request
@@ -221,6 +222,7 @@ def once(lie: Lie) -> Decide:
 
 ONE: Final = JobId("one")
 ME: Final = WorkerId("me")
+HOURLY: Final = Declaration(id="hourly", task="work", definition="hourly", overlap="skip", declared_ms=1)
 CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "enqueue": lambda store: store.enqueue([NewJob(id=ONE, envelope=hostile.VALID)]),
     "cancel": lambda store: store.cancel(ONE),
@@ -244,6 +246,11 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "examine": lambda store: store.examine([ONE], 5),
     "mend": lambda store: store.mend([(ONE, Fault.QUEUED_NOWHERE)], 5),
     "readmit": lambda store: store.readmit([ME]),
+    "tick": lambda store: store.schedules.tick(
+        ME, HOURLY, [Slot(-1, NewJob(id=ONE, envelope=hostile.VALID))], after_ms=0, upto_ms=0, next_ms=None
+    ),
+    "withdraw": lambda store: store.schedules.withdraw(ME, 1, ["work"], []),
+    "schedules": lambda store: store.schedules.entries(),
 }
 
 
