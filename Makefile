@@ -34,7 +34,7 @@ soak: $(READY)  ## steady work for MINUTES (60), measured: nothing may grow
 	AQUEUE_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -m chaos -s tests/faults/test_soak.py
 
 oldest: .venv-oldest/.ready  ## the tests again, with the oldest redis-py that is supported
-	.venv-oldest/bin/python -m pytest tests/behaviour tests/transitions tests/store tests/faults/test_topologies.py
+	AQUEUE_TEST_SERVERS=all .venv-oldest/bin/python -m pytest tests/behaviour tests/transitions tests/store tests/faults/test_topologies.py
 
 bench: $(READY)  ## aqueue and its peers, every measure, into bench/results; under 25 minutes
 	$(BIN)/python -m bench full
