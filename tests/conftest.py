@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import zlib
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,30 @@ BINARIES = binaries()
 LOOPS = {"valkey9": "asyncio", "redis8": "uvloop", "redis7": "asyncio"}
 ENGINES = {name: loop for name, loop in LOOPS.items() if name in BINARIES}
 """Each server with one event loop: all servers and both loops are covered without the whole product."""
+BEHAVIOUR = Path(__file__).parent / "behaviour"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Try behaviour on one server per test, or on all where AQUEUE_TEST_SERVERS=all.
+
+    What servers may do differently is in the scripts, whose tests run on every server; there it is mostly Python that
+    is tried. Which server it is depends on the test's name alone: each gets its share, and a failure comes again.
+    """
+    if os.environ.get("AQUEUE_TEST_SERVERS") == "all":
+        return
+    others = [item for item in items if item.path.is_relative_to(BEHAVIOUR) and not _is_chosen(item)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        left_out = set(others)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_chosen(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    if not isinstance(item, pytest.Function) or call is None or "engine" not in call.params:
+        return True
+    names, name = sorted(ENGINES), f"{item.path.name}::{item.originalname}"
+    return bool(call.params["engine"] == names[zlib.crc32(name.encode()) % len(names)])
 
 
 @pytest.fixture(scope="session")

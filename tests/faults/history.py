@@ -78,7 +78,7 @@ def remains(client: redis.Redis, queue: str) -> Remains:
         for job_id in map(str, client.hkeys(f"{base}held:{worker}")):
             found.places[job_id].append("held")
     found.counters = {str(name): int(value) for name, value in dict(client.hgetall(f"{base}stats")).items()}
-    found.leaked = leaks(client)
+    found.leaked = leaks(client, base.removesuffix(":"))
     return found
 
 
