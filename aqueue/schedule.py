@@ -40,6 +40,8 @@ MISFIRE_GRACE_MS: Final = 10_000
 """A slot that nobody could start for longer than this was missed."""
 MISFIRE_LIMIT: Final = 100
 """Missed slots that `all` makes up for, the latest ones."""
+LONG_MS: Final = 600_000
+"""After a longer time without a look, not everything that has passed is gone through."""
 MIN_INTERVAL_SECONDS: Final = 0.1
 
 
@@ -75,8 +77,10 @@ class Cron:
         return text
 
     def _zone(self) -> tzinfo:
-        if not isinstance(self.tz, str):
+        if isinstance(self.tz, tzinfo):
             return self.tz
+        if not isinstance(self.tz, str):
+            raise ConfigurationError(f"tz must be a zone's name such as 'Europe/Paris', or a tzinfo, not {self.tz!r}.")
         if self.tz == "UTC":
             return UTC
         try:
@@ -88,17 +92,28 @@ class Cron:
 
     def after(self, instant: int) -> Iterator[int]:
         """Give the instants after this one, in Unix milliseconds, without end or until there are none."""
-        for found in CronSim(self._text(), self._moment(instant)):
-            yield round(found.timestamp() * 1000)
+        for found in self._sim(instant):
+            slot = round(found.timestamp() * 1000)
+            if slot > instant:  # in an hour that comes twice, what is due in the first one has passed in the second
+                instant = slot
+                yield slot
 
     def before(self, instant: int, count: int) -> int:
         """Give an instant from which there are about so many to this one."""
-        latest = itertools.islice(CronSim(self._text(), self._moment(instant), reverse=True), count)
-        found = list(latest)
+        found = list(itertools.islice(self._sim(instant, reverse=True), count))
         return round(found[-1].timestamp() * 1000) - 1 if found else instant
 
-    def _moment(self, instant: int) -> datetime:
-        return datetime.fromtimestamp(instant // 1000, UTC).astimezone(self._zone())
+    def _sim(self, instant: int, *, reverse: bool = False) -> CronSim:
+        """Make an iterator whose fixed times come once each day, also where clocks are changed.
+
+        cronsim sees to that where there are five fields; a time of day with its seconds is no less fixed.
+        """
+        begin = datetime.fromtimestamp(instant // 1000, UTC).astimezone(self._zone())
+        sim = CronSim(self._text(), begin, reverse=reverse)
+        _, minutes, hours, *_ = sim.parts
+        if sim.fixup_tz is None and begin.tzinfo is not UTC and not (minutes.startswith("*") or hours.startswith("*")):
+            sim.fixup_tz, sim.dt = begin.tzinfo, sim.dt.replace(tzinfo=None)
+        return sim
 
     def __str__(self) -> str:
         return f"{self.expression} {self.tz}"
@@ -152,7 +167,9 @@ class Schedule:
     def slots(self, after: int, now: int) -> list[int]:
         """Give the slots after one instant and up to another that are to be started."""
         due: list[int] = []
-        for slot in self._slots_after(max(after, self.timing.before(now, MISFIRE_LIMIT))):
+        if now - after > LONG_MS:
+            after = max(after, self.timing.before(now, MISFIRE_LIMIT))
+        for slot in self._slots_after(after):
             if slot > now:
                 break
             due.append(slot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
@@ -10,8 +11,10 @@ from aqueue.errors import ConfigurationError
 from aqueue.limits import Concurrency
 from aqueue.options import Options
 from aqueue.schedule import Cron, Every, Misfire, Overlap, Schedule, make_schedule
-from aqueue.settings import Duration
+from aqueue.settings import Duration, Settings
 from aqueue.store.keys import checked_name
+from aqueue.store.wire import Wire
+from aqueue.submission import encoded, outgoing
 from aqueue.task import Task
 
 P = ParamSpec("P")
@@ -38,14 +41,16 @@ class ScheduleOptions(TypedDict, total=False):
     run_at_start: bool
 
 
-class Scheduling:
+class Scheduling(ABC):
     """The part of a queue that has to do with time."""
 
     schedules: dict[str, Schedule]
+    settings: Settings
+    wire: Wire
 
+    @abstractmethod
     def register(self, function: Callable[..., Any], name: str | None, defaults: Options) -> Task[..., Any]:
-        """As Queue.register."""
-        raise NotImplementedError
+        """Add a function under a name; see Queue.register."""
 
     def cron(
         self, expression: str, *, tz: str | tzinfo = "UTC", **options: Unpack[ScheduleOptions]
@@ -92,6 +97,7 @@ class ScheduleDecorator:
             gate = Concurrency(1, name=f"schedule {name}")
             called = task.options(limit=[*(task.options_of_calls.limit or ()), gate])
         call = called.call(*args, **kwargs)
+        encoded(call, outgoing(call), self._queue.settings, self._queue.wire)  # refused now, not at three at night
         self._queue.schedules[name] = make_schedule(call, self._timing, id=name, **options)
         return task
 

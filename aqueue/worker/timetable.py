@@ -59,22 +59,22 @@ class Timetable:
         self._queue = queue
         self._store = lane.client.schedules
         self._entries = [Entry(schedule) for schedule in queue.schedules.values()]
+        self._look_ms = 0
+        """When the server is told of all schedules again, whether or not they are due."""
         self._server_ms = 0.0
         """The server's clock at the zero of the loop's."""
 
     async def run(self) -> None:
         """Start what is due, for ever."""
-        while True:
+        declared = False
+        while self._entries or not declared:
             try:
-                await self._declare()
-                break
-            except StoreError as error:
-                log.debug("queue %s: schedules are not known yet: %s", self._lane.name, error)
-                await asyncio.sleep(RETRY_SECONDS)
-        while self._entries:
-            try:
-                await asyncio.sleep(self._wait())
-                await self._start_due()
+                if declared:
+                    await asyncio.sleep(self._wait())
+                    await self._start_due()
+                else:
+                    await self._declare()
+                    declared = True
             except StoreError as error:
                 log.debug("queue %s: schedules are looked at again: %s", self._lane.name, error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -110,7 +110,9 @@ class Timetable:
     async def _start_due(self) -> None:
         now = self._now_ms()
         due = [entry for entry in self._entries if (slot := entry.next_ms()) is not None and slot <= now]
-        for entry in due or self._entries:  # a look at all, where nothing was due for long
+        if now >= self._look_ms:
+            due, self._look_ms = self._entries, now + round(LONGEST_WAIT_SECONDS * 1000)
+        for entry in due:
             await self._tick(entry)
 
     async def _tick(self, entry: Entry, *, at_start: bool = False) -> None:

@@ -12,7 +12,7 @@ import redis
 from facts import until
 from servers import Server, binaries
 
-from aqueue import BadArguments, ConfigurationError, Queue, Worker
+from aqueue import BadArguments, ConfigurationError, NotSerializable, Queue, Worker
 from aqueue.schedule import Cron, Every, make_schedule
 
 
@@ -201,6 +201,7 @@ async def test_bad_schedules_are_refused_where_they_are_written(queue: Queue) ->
     """The message names what is wrong and where."""
 
     async def work() -> None: ...
+    async def keep(value: object) -> None: ...
 
     wrong: list[tuple[Callable[[], object], str]] = [
         (lambda: queue.cron("61 * * * *"), "field 1, the minute, is '61'"),
@@ -209,6 +210,7 @@ async def test_bad_schedules_are_refused_where_they_are_written(queue: Queue) ->
         (lambda: queue.cron("@hourley"), "is none of @yearly"),
         (lambda: queue.cron(5), "is text such as"),  # type: ignore[arg-type]
         (lambda: queue.cron("@daily", tz="Mars/Olympus"), "no time zone 'Mars/Olympus'"),
+        (lambda: queue.cron("@daily", tz=2), "tz must be a zone's name"),  # type: ignore[arg-type]
         (lambda: queue.every(0), "every must be at least 0.1 s"),
         (lambda: queue.every(5, misfire="never")(work), "misfire must be"),  # type: ignore[arg-type]
         (lambda: queue.every(5, overlap="never")(work), "overlap must be"),  # type: ignore[arg-type]
@@ -224,6 +226,8 @@ async def test_bad_schedules_are_refused_where_they_are_written(queue: Queue) ->
             write()
     with pytest.raises(BadArguments):
         queue.every(5, args=[1])(work)
+    with pytest.raises(NotSerializable, match="argument 1 of keep cannot be sent"):
+        queue.every(5, args=[object()])(keep)
     queue.every(5, id="mine")(work)
     with pytest.raises(ConfigurationError, match="There is a schedule 'mine' already"):
         queue.every(5, id="mine")(work)
@@ -242,7 +246,7 @@ ZONES = (
 
 
 @pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize("expression", ["30 2 * * *", "15 1 * * *", "0 0 * * *", "45 23 * * *"])
+@pytest.mark.parametrize("expression", ["30 2 * * *", "15 1 * * *", "0 0 * * *", "45 23 * * *", "5 30 2 * * *"])
 def test_a_daily_slot_comes_once_a_day_all_year(zone: str, expression: str) -> None:
     """Over every change of the clocks, of an hour or half of one, in either half of the world."""
     begin = round(datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp() * 1000)
@@ -251,6 +255,19 @@ def test_a_daily_slot_comes_once_a_day_all_year(zone: str, expression: str) -> N
     local = [datetime.fromtimestamp(slot / 1000, UTC).astimezone(cron._zone()).date() for slot in slots]
     assert [later - day for day, later in itertools.pairwise(local)] == [timedelta(1)] * (len(local) - 1)
     assert len(local) in (365, 366, 367)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("expression", ["30 2 * * *", "45 1 * * *", "5 30 2 * * *", "*/7 * * * *", "0 */2 * * *"])
+def test_the_next_slot_is_never_one_that_has_passed(zone: str, expression: str) -> None:
+    """From any moment around a change of the clocks; a worker would wait for it in vain, and look again at once."""
+    cron, year = Cron(expression, zone), round(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+    offsets = [datetime.fromtimestamp(year + 3600 * hour, cron._zone()).utcoffset() for hour in range(24 * 365)]
+    changes = [hour for hour, (one, other) in enumerate(itertools.pairwise(offsets)) if one != other]
+    for change in changes:
+        for minute in range(-180, 180, 10):
+            moment = (year + 3600 * change + 60 * minute) * 1000
+            assert next(cron.after(moment)) > moment
 
 
 def test_hourly_slots_follow_the_clock_and_not_its_changes() -> None:

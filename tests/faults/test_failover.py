@@ -23,7 +23,7 @@ import redis
 from aqueue import Settings
 from faults.fleet import wait_until
 from faults.load import FORGOTTEN, Load
-from faults.topologies import BINARY, cluster_command, free_port, is_whole, node
+from faults.topologies import BINARY, SLOT_BOUNDS, cluster_command, cluster_url, free_port, node, start_cluster
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.chaos]
 
@@ -115,24 +115,16 @@ def cluster(tmp_path: Path) -> Iterator[Site]:
 def cluster_site(tmp_path: Path, *, patience_ms: int = 1000) -> Generator[Site]:
     """Run three primaries with a third of the slots each, and a replica for each."""
     with ExitStack() as stack:
-        ports = [free_port() for _ in range(6)]
         patience = ("--cluster-node-timeout", str(patience_ms))
-        options = ("--cluster-enabled", "yes", *patience, "--repl-diskless-sync-delay", "0")
-        servers = {port: stack.enter_context(node(tmp_path / str(port), port, *options)) for port in ports}
-        bounds = [0, 5461, 10923, 16384]
-        for port, first, end in zip(ports[:3], bounds, bounds[1:], strict=False):
-            cluster_command(servers[port], "ADDSLOTSRANGE", first, end - 1)
-        for port in ports[1:]:
-            cluster_command(servers[ports[0]], "MEET", "127.0.0.1", port)
-        for server in servers.values():
-            wait_until(partial(is_whole, server, 6), 30, "the cluster is whole")
+        servers = start_cluster(stack, tmp_path, 6, *patience, "--repl-diskless-sync-delay", "0")
+        ports = list(servers)
         for primary, replica in zip(ports[:3], ports[3:], strict=True):
             cluster_command(servers[replica], "REPLICATE", cluster_command(servers[primary], "MYID"))
         slot = int(cluster_command(servers[ports[0]], "KEYSLOT", "{load}"))
-        owner = next(n for n in range(3) if slot < bounds[n + 1])
+        owner = next(n for n in range(3) if slot < SLOT_BOUNDS[n + 1])
         wait_until(partial(_feeds, servers[ports[owner]], 1), 30, "the replica is fed")
         own = {port: servers[port] for port in (ports[owner], ports[3 + owner])}
-        yield Site("redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports), own)
+        yield Site(cluster_url(ports), own)
 
 
 async def _survives(site: Site) -> None:

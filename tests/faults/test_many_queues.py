@@ -7,19 +7,17 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 
 from aqueue import Concurrency, Retry, Settings, Worker
-from faults.fleet import wait_until
 from faults.history import complaints, remains
 from faults.load import Load
 from faults.slots import moving
 from faults.test_topologies import cluster
-from faults.topologies import cluster_command, free_port, is_whole, node
+from faults.topologies import cluster_command, cluster_url, start_cluster
 
 __all__ = ["cluster"]  # a fixture
 
@@ -115,24 +113,9 @@ async def _wrong(url: str, all_loads: list[Load], moved: dict[int, redis.Redis])
 def patchy(tmp_path: Path) -> Iterator[tuple[str, list[redis.Redis]]]:
     """A Cluster of three that goes on serving what it can; the URL, and its servers."""
     with ExitStack() as stack:
-        ports = [free_port() for _ in range(3)]
-        options = (
-            "--cluster-enabled",
-            "yes",
-            "--cluster-node-timeout",
-            "1000",
-            "--cluster-require-full-coverage",
-            "no",
-        )
-        servers = [stack.enter_context(node(tmp_path / str(port), port, *options)) for port in ports]
-        bounds = [0, 5461, 10923, 16384]
-        for server, first, end in zip(servers, bounds, bounds[1:], strict=False):
-            cluster_command(server, "ADDSLOTSRANGE", first, end - 1)
-        for port in ports[1:]:
-            cluster_command(servers[0], "MEET", "127.0.0.1", port)
-        for server in servers:
-            wait_until(partial(is_whole, server, 3), 20, "the cluster is whole")
-        yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports), servers
+        options = ("--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no")
+        servers = start_cluster(stack, tmp_path, 3, *options)
+        yield cluster_url(servers), list(servers.values())
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, pytest.param(signal.SIGKILL, marks=pytest.mark.chaos)])

@@ -7,10 +7,9 @@ all: each declares some key that does not exist, for which the server answers TR
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import pytest
 import redis
@@ -18,6 +17,7 @@ import redis
 from aqueue import Queue, Retry, Settings, Worker
 from faults.fleet import wait_until
 from faults.load import Load
+from faults.slots import MovingSlot, moving
 from faults.test_topologies import cluster
 from faults.topologies import cluster_command
 
@@ -29,72 +29,13 @@ SETTINGS = Settings(lease=5, retry=Retry(max_attempts=3, backoff=0.01))
 OTHERS = 19
 
 
-@dataclass
-class Move:
-    """The slot of one queue, on its way from one node to another."""
-
-    slot: int
-    source: redis.Redis
-    target: redis.Redis
-    nodes: list[redis.Redis]
-
-    @property
-    def _ids(self) -> tuple[str, str]:
-        return cluster_command(self.source, "MYID"), cluster_command(self.target, "MYID")
-
-    def begin(self) -> None:
-        source, target = self._ids
-        cluster_command(self.target, "SETSLOT", self.slot, "IMPORTING", source)
-        cluster_command(self.source, "SETSLOT", self.slot, "MIGRATING", target)
-
-    def some_keys(self, count: int = 100_000) -> list[str]:
-        return [str(key) for key in self._ask(self.source, "CLUSTER", "GETKEYSINSLOT", self.slot, count)]
-
-    def carry(self, keys: list[str]) -> None:
-        port = self.target.connection_pool.connection_kwargs["port"]
-        if keys:
-            self._ask(self.source, "MIGRATE", "127.0.0.1", port, "", 0, 5000, "KEYS", *keys)
-
-    def carry_all(self) -> None:
-        while keys := self.some_keys(50):
-            self.carry(keys)
-
-    def end(self) -> None:
-        _, target = self._ids
-        for node in (self.target, self.source, *self.nodes):
-            cluster_command(node, "SETSLOT", self.slot, "NODE", target)
-
-    @staticmethod
-    def _ask(node: redis.Redis, *command: Any) -> Any:
-        return node.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py leaves it so
-
-    def refusals(self) -> int:
-        """How often a call found its keys on two nodes, or on the other one."""
-        replies = self.replies()
-        return replies["TRYAGAIN"] + replies["ASK"]
-
-    def replies(self) -> Counter[str]:
-        """How often the two nodes have sent which error."""
-        found: Counter[str] = Counter()
-        for node in (self.source, self.target):
-            for name, stat in dict(node.info("errorstats")).items():
-                found[name.removeprefix("errorstat_")] += int(stat["count"])
-        return found
-
-
 @pytest.fixture
-def move(cluster: str) -> Iterator[Move]:
-    ports = [int(host.rpartition(":")[2]) for host in cluster.removeprefix("redis+cluster://").split(",")]
-    nodes = [redis.Redis(port=port, decode_responses=True) for port in ports]
-    slot = int(cluster_command(nodes[0], "KEYSLOT", "{load}"))
-    owner = next(n for n, end in enumerate((5461, 10923, 16384)) if slot < end)
-    target = nodes[(owner + 1) % 3]
-    yield Move(slot, nodes[owner], target, [node for node in nodes if node not in (nodes[owner], target)])
-    for node in nodes:
-        node.close()
+def move(cluster: str) -> Iterator[MovingSlot]:
+    with moving(cluster, "load") as slot:
+        yield slot
 
 
-async def test_a_slot_with_a_backlog_moves_under_load(cluster: str, move: Move) -> None:
+async def test_a_slot_with_a_backlog_moves_under_load(cluster: str, move: MovingSlot) -> None:
     """Twenty queues over all nodes and one worker: the others go on, the moving one waits, and nothing is lost."""
     others = [Queue(f"other-{n}", url=cluster, settings=SETTINGS) for n in range(OTHERS)]
 
@@ -115,13 +56,12 @@ async def test_a_slot_with_a_backlog_moves_under_load(cluster: str, move: Move) 
         await load.more()
         move.begin()
         assert await ask_all() == [queue.name for queue in others]
-        for _ in range(2):
-            move.carry(move.some_keys(150))
+        for part in range(2):
+            move.carry(partial(_is_of_part, part))
             assert await ask_all() == [queue.name for queue in others]
-        move.carry_all()
         move.end()
         await load.more()
-        replies = move.replies()
+        replies = move.refusals()
         print(f"{load.history.asked} jobs, {len(load.refusals)} refusals, the nodes have answered {dict(replies)}")
         assert replies["TRYAGAIN"]
         assert replies["MOVED"]
@@ -135,21 +75,29 @@ STRUCTURES = ("queued", "scheduled", "workers", "stats", "worker:", "held:", "in
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("first", ["structures", "records"])
-async def test_no_script_runs_on_one_half_of_a_queue(cluster: str, move: Move, first: str) -> None:
+async def test_no_script_runs_on_one_half_of_a_queue(cluster: str, move: MovingSlot, first: str) -> None:
     """The lists without the records would run nothing and forget all; the records without the lists likewise."""
     async with Load(cluster, settings=SETTINGS) as load, load.worker():
         await load.more()
         move.begin()
-        while keys := [key for key in move.some_keys() if _is_structure(key) == (first == "structures")]:
-            move.carry(keys)
-        refused = move.refusals()
-        await asyncio.to_thread(wait_until, lambda: move.refusals() > refused + 20, 30, "calls are refused")
+        move.carry(lambda key: _is_structure(key) == (first == "structures"))
+        refused = _put_off(move)
+        await asyncio.to_thread(wait_until, lambda: _put_off(move) > refused + 20, 30, "calls are refused")
         halves = [{_kind(key) for key in node.scan_iter(count=1000)} for node in (move.source, move.target)]
         assert halves[0].isdisjoint(halves[1]), "something was written on both sides"
-        move.carry_all()
         move.end()
         await load.more()
         assert await load.wrong(move.target) == []
+
+
+def _put_off(move: MovingSlot) -> int:
+    """Count the calls that found their keys on two nodes, or on the other one."""
+    refusals = move.refusals()
+    return refusals["TRYAGAIN"] + refusals["ASK"]
+
+
+def _is_of_part(part: int, key: str) -> bool:
+    return zlib.crc32(key.encode()) % 3 == part
 
 
 def _kind(key: object) -> str:
@@ -161,13 +109,12 @@ def _is_structure(key: str) -> bool:
 
 
 @pytest.mark.chaos
-async def test_a_worker_at_rest_follows_its_slot(cluster: str, move: Move) -> None:
+async def test_a_worker_at_rest_follows_its_slot(cluster: str, move: MovingSlot) -> None:
     """Its fetch is parked on the old node, and knows nothing of the new one."""
     async with Load(cluster, settings=SETTINGS) as load, load.worker():
         await load.more()
         await load.rest()
         move.begin()
-        move.carry_all()
         move.end()
         job = await load.queue.enqueue("work", 1)
         load.history.asked += 1
@@ -177,10 +124,10 @@ async def test_a_worker_at_rest_follows_its_slot(cluster: str, move: Move) -> No
 
 
 @pytest.mark.chaos
-async def test_slots_that_the_servers_move_themselves(cluster: str, move: Move) -> None:
+async def test_slots_that_the_servers_move_themselves(cluster: str, move: MovingSlot) -> None:
     """Valkey 9 moves a slot as a whole, and changes its owner in one step."""
     try:
-        source, target = move._ids
+        source, target = (cluster_command(node, "MYID") for node in (move.source, move.target))
         cluster_command(move.source, "GETSLOTMIGRATIONS")
     except redis.ResponseError:
         pytest.skip("this server has no CLUSTER MIGRATESLOTS")

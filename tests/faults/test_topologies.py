@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,28 +15,14 @@ import redis.asyncio as redis_asyncio
 
 from aqueue import Queue, Settings, StoreUnavailable, Worker
 from faults.fleet import wait_until
-from faults.topologies import BINARY, cluster_command, free_port, is_whole, node
+from faults.topologies import BINARY, cluster_url, free_port, node, start_cluster
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
     """Three primaries, each with a third of the slots."""
     with ExitStack() as stack:
-        ports = [free_port() for _ in range(3)]
-        clients = [
-            stack.enter_context(
-                node(tmp_path / str(port), port, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-            )
-            for port in ports
-        ]
-        bounds = [0, 5461, 10923, 16384]
-        for client, first, end in zip(clients, bounds, bounds[1:], strict=False):
-            cluster_command(client, "ADDSLOTSRANGE", first, end - 1)
-        for port in ports[1:]:
-            cluster_command(clients[0], "MEET", "127.0.0.1", port)
-        for client in clients:
-            wait_until(partial(is_whole, client, 3), 20, "the cluster is whole")
-        yield "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+        yield cluster_url(start_cluster(stack, tmp_path, 3, "--cluster-node-timeout", "2000"))
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import redis
@@ -13,6 +14,8 @@ from servers import binaries
 
 from faults.fleet import wait_until
 
+SLOT_BOUNDS = (0, 5461, 10923, 16384)
+"""Of three nodes that share the slots."""
 BINARY = next(iter(binaries().values()))
 
 
@@ -51,6 +54,24 @@ def node(directory: Path, port: int, *options: str) -> Generator[redis.Redis]:
 
 def cluster_command(client: redis.Redis, *command: str | int) -> str:
     return str(client.execute_command("CLUSTER", *command))  # type: ignore[no-untyped-call]  # redis-py leaves it so
+
+
+def start_cluster(stack: ExitStack, directory: Path, count: int, *options: str) -> dict[int, redis.Redis]:
+    """Start nodes and have them meet, the first three with a third of the slots each; give their clients by port."""
+    ports = [free_port() for _ in range(count)]
+    words = ("--cluster-enabled", "yes", *options)
+    clients = {port: stack.enter_context(node(directory / str(port), port, *words)) for port in ports}
+    for port, first, end in zip(ports, SLOT_BOUNDS, SLOT_BOUNDS[1:], strict=False):
+        cluster_command(clients[port], "ADDSLOTSRANGE", first, end - 1)
+    for port in ports[1:]:
+        cluster_command(clients[ports[0]], "MEET", "127.0.0.1", port)
+    for client in clients.values():
+        wait_until(partial(is_whole, client, count), 30, "the cluster is whole")
+    return clients
+
+
+def cluster_url(ports: Iterable[int]) -> str:
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
 
 
 def is_whole(client: redis.Redis, nodes: int) -> bool:
