@@ -17,7 +17,7 @@ from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
 from aqueue.middleware import Middleware, Outgoing, around_enqueue
 from aqueue.opening import Opening
 from aqueue.options import Options, TaskOptions, make_task_options
-from aqueue.schedule import Schedule
+from aqueue.schedules import Schedules
 from aqueue.scheduling import Scheduling
 from aqueue.settings import Settings
 from aqueue.store import codec
@@ -69,7 +69,7 @@ class Queue(Scheduling):
         self.lifespan = lifespan
         self.middleware = list(middleware)
         self.tasks: dict[str, Task[..., Any]] = {}
-        self.schedules: dict[str, Schedule] = {}
+        self.schedules = Schedules(self)
         self._opening = Opening(self.name, self.settings, self.wire, url=url, given=client)
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, Waiting] = WeakKeyDictionary()
 

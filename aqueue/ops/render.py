@@ -112,7 +112,9 @@ def show_schedules(out: Console, found: Schedules) -> None:
         return
     table = _table("schedule", "queue", "task", "times", "next", "last job")
     for row in found.schedules:
-        due = "ended" if row.next_at is None else f"in {duration(max(0.0, (row.next_at - found.now).total_seconds()))}"
+        due = (
+            row.state if row.next_at is None else f"in {duration(max(0.0, (row.next_at - found.now).total_seconds()))}"
+        )
         table.add_row(
             Text(plain(row.id), style="bold"), Text(row.queue), Text(plain(row.task)), Text(plain(row.times)),
             Text(due), Text(plain(row.job or "-")),

@@ -105,8 +105,13 @@ class Keys:
         return f"{self.base}schedules"
 
     def schedule(self, schedule_id: str) -> str:
-        """Hash: the definition of one schedule, its last slot and that slot's job. Removed with its code."""
+        """Hash: one schedule, its last slot and that slot's job. Removed with its code, or by users; or it ends."""
         return f"{self.base}schedule:{schedule_id}"
+
+    @cached_property
+    def changed(self) -> str:
+        """String: which change of a schedule was the last, for workers that did not hear of it. Expires."""
+        return f"{self.base}changed"
 
     @cached_property
     def timers(self) -> str:
@@ -184,6 +189,7 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "timers": ("zset",),
     "schedules": ("zset",),
     "schedule": ("hash",),
+    "changed": ("string",),
     "scheduled": ("zset",),
     "workers": ("zset",),
     "worker": ("hash",),

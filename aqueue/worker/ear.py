@@ -1,4 +1,4 @@
-"""Where a worker hears of cancels and resumes at once; the heartbeat is the net beneath."""
+"""Where a worker hears of cancels, resumes and changed schedules at once; the heartbeat is the net beneath."""
 
 from __future__ import annotations
 
@@ -28,15 +28,18 @@ class Ear(Listener):
         self._moved = asyncio.Event()
 
     def heard(self, message: str) -> None:
-        verb, _, job_id = message.partition(" ")
+        verb, _, what = message.partition(" ")
         if verb == "cancel":
-            self._lane.stop_runs([JobId(job_id)], Reason.CANCELLED)
+            self._lane.stop_runs([JobId(what)], Reason.CANCELLED)
         elif verb == "resume":
             self._lane.look_again()
+        elif verb == "schedules":
+            self._lane.take_change(what)
 
     def restored(self) -> None:
-        """A resume may have been missed; a missed cancel is in the heartbeat's next answer."""
+        """Resumes and changed schedules may have been missed; a missed cancel is in the heartbeat's next answer."""
         self._lane.look_again()
+        self._lane.news.set()
 
     def moved(self) -> None:
         self._moved.set()

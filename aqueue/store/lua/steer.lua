@@ -1,0 +1,50 @@
+-- steer: pause a schedule, let it go on, or delete it
+--
+-- Sent twice, the second finds it done: for a delete, the mark of the call in the note that it left.
+--
+-- FLAGS allow-oom
+-- KEYS schedules  zset  schedule by its next slot
+-- KEYS entry      hash  what is known of this one
+-- KEYS changed    str   which change of a schedule was the last
+-- KEYS workers    zset  worker by lease deadline
+-- ARGV prefix     str   of the queue's keys, for the workers' channels
+-- ARGV id         str   of the schedule
+-- ARGV made       str   mark of this call
+-- ARGV what       str   pause | resume, without the slots that have passed meanwhile | delete
+-- RETURNS done | already | code, which it belongs to | ended | missing
+--- @include clock
+--- @include noting
+
+redis.call('ZCARD', schedules) -- a key of the wrong type is refused here, before anything is written
+local now, seen = now_ms(), known_of(entry)
+if seen.removed_ms and seen.made == made then
+  return 'done'
+end
+if seen.removed_ms or not seen.definition then
+  return 'missing'
+end
+if what == 'delete' then
+  if seen.owner ~= 'user' then
+    return 'code'
+  end
+  redis.call('DEL', entry)
+  redis.call('HSET', entry, 'owner', 'user', 'made', made, 'before', seen.made or '')
+  note(schedules, entry, id, 'removed_ms', now)
+elseif seen.ended_ms then
+  return 'ended'
+elseif what == 'pause' then
+  if seen.paused then
+    return 'already'
+  end
+  redis.call('HSET', entry, 'paused', now)
+  redis.call('ZADD', schedules, '+inf', id)
+else
+  if not seen.paused then
+    return 'already'
+  end
+  redis.call('HDEL', entry, 'paused')
+  redis.call('HSET', entry, 'slot_ms', math.max(number(seen.slot_ms), now))
+  redis.call('ZADD', schedules, now, id)
+end
+tell_workers(changed, workers, prefix, made)
+return 'done'
