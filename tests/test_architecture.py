@@ -25,7 +25,18 @@ BASE = "errors keyring retry settings limits unique options schedule job job_ids
 LAYERS = (
     set(BASE.split()),
     {"store"},
-    {"context", "middleware", "task", "identity", "submission", "scheduling", "opening", "queue"},
+    {
+        "context",
+        "middleware",
+        "task",
+        "identity",
+        "submission",
+        "definition",
+        "schedules",
+        "scheduling",
+        "opening",
+        "queue",
+    },
     {"worker"},
     {"ops"},
 )
@@ -167,9 +178,9 @@ def key_kinds() -> set[str]:
         keys.inbox(WorkerId("x")), keys.held(WorkerId("x")), keys.channel("x"), keys.queued, keys.suspects,
         keys.scheduled, keys.workers, keys.failed, keys.pruned, keys.paused, keys.stats, keys.ranked, keys.held_back,
         keys.timers, keys.waiting("x"), keys.permits("x"), keys.pace("x"), keys.nowhere, keys.schedules,
-        keys.schedule("x"),
+        keys.schedule("x"), keys.changed,
     ]  # fmt: skip
-    members = {name for name in vars(Keys) if not name.startswith("_")} - {"registry", "places"}
+    members = {name for name in vars(Keys) if not name.startswith("_")} - {"registry", "places", "bell"}
     assert len(spelled) == len(members), f"this test is to know all of {sorted(members)}"
     return {key.removeprefix(keys.base).partition(":")[0] for key in spelled}
 

@@ -169,6 +169,11 @@ class Keys:
         """Sharded channel on which one process hears of ended jobs, or one worker of cancels and resumes."""
         return f"{self.base}channel:{subscriber}"
 
+    @cached_property
+    def bell(self) -> str:
+        """Sharded channel on which all workers hear that a schedule was changed."""
+        return self.channel("schedules")
+
     @property
     def registry(self) -> str:
         """Set: names of all queues ever used. The one key outside the queues' slots."""

@@ -41,7 +41,7 @@ CONNECTION: Final = (
 tools; to be told."""
 
 PRODUCER: Final = Rights(
-    ("await", "cancel", "enqueue", "inspect"),
+    ("await", "cancel", "define", "describe", "enqueue", "inspect", "reschedule", "schedules", "steer"),
     (),
     (
         "job",
@@ -53,6 +53,9 @@ PRODUCER: Final = Rights(
         "held_back",
         "waiting",
         "permits",
+        "schedules",
+        "schedule",
+        "changed",
         "stats",
         "nowhere",
     ),
@@ -61,7 +64,7 @@ _WORKER_SCRIPTS: Final = ("extend", "promote", "prune", "reclaim", "retire", "se
     "tick", "withdraw",
 )  # fmt: skip
 _OPERATOR_SCRIPTS: Final = (
-    "delete", "examine", "list", "mend", "pause", "purge", "readmit", "rerun", "resume", "schedules", "stats",
+    "delete", "examine", "list", "mend", "pause", "purge", "readmit", "rerun", "resume", "stats",
 )  # fmt: skip
 RIGHTS: Final = {
     Role.PRODUCER: PRODUCER,

@@ -150,7 +150,7 @@ class ScheduleStore(Part):
     async def describe(self, ids: Sequence[str]) -> tuple[int, list[Described]]:
         """Read some schedules, those that exist; and the server's clock, Unix ms."""
         each = [self.keys.schedule(one) for one in ids]
-        return await self._run("describe", _described(ids), [], each=each)
+        return await self._run("describe", _described(ids), [], each=each, items=ids)
 
     async def define(self, one: Declaration, call: str, *, expected: str = "") -> Defined:
         """Store a schedule that a user makes; with `expected`, only in the place of that definition.
@@ -161,7 +161,7 @@ class ScheduleStore(Part):
         word = await self._run(
             "define",
             _defined,
-            [keys.schedules, keys.schedule(one.id), keys.changed, keys.workers],
+            [keys.schedules, keys.schedule(one.id), keys.changed],
             [
                 keys.base, one.id, call, expected, one.task, one.definition, one.spec, one.call, one.timing,
                 -1 if one.once_ms is None else one.once_ms, int(one.begins),
@@ -175,7 +175,7 @@ class ScheduleStore(Part):
         word = await self._run(
             "steer",
             layout.one_of(*get_args(Steered)),
-            [keys.schedules, keys.schedule(schedule_id), keys.changed, keys.workers],
+            [keys.schedules, keys.schedule(schedule_id), keys.changed],
             [keys.base, schedule_id, call, what],
         )
         return cast("Steered", word)

@@ -25,7 +25,11 @@ class Ear(Listener):
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
+        self._channel = self._choose(lane)
         self._moved = asyncio.Event()
+
+    def _choose(self, lane: Lane) -> str:
+        return lane.client.keys.channel(lane.worker)
 
     def heard(self, message: str) -> None:
         verb, _, what = message.partition(" ")
@@ -33,13 +37,10 @@ class Ear(Listener):
             self._lane.stop_runs([JobId(what)], Reason.CANCELLED)
         elif verb == "resume":
             self._lane.look_again()
-        elif verb == "schedules":
-            self._lane.take_change(what)
 
     def restored(self) -> None:
-        """Resumes and changed schedules may have been missed; a missed cancel is in the heartbeat's next answer."""
+        """A resume may have been missed; a missed cancel is in the heartbeat's next answer."""
         self._lane.look_again()
-        self._lane.news.set()
 
     def moved(self) -> None:
         self._moved.set()
@@ -47,7 +48,7 @@ class Ear(Listener):
     async def run(self) -> None:
         """Listen until cancelled."""
         client = self._lane.client
-        channel = client.keys.channel(self._lane.worker)
+        channel = self._channel
         pause = PAUSE_SECONDS
         while True:
             self._moved.clear()
@@ -63,4 +64,17 @@ class Ear(Listener):
                 await self._moved.wait()
             finally:
                 with anyio.CancelScope(shield=True):
-                    await mailbox.forget(channel)
+                    await mailbox.forget(channel, self)
+
+
+class Bell(Ear):
+    """Listens on the channel on which all workers of a queue are told that a schedule was changed."""
+
+    def _choose(self, lane: Lane) -> str:
+        return lane.client.keys.bell
+
+    def heard(self, message: str) -> None:
+        self._lane.take_change(message)
+
+    def restored(self) -> None:
+        self._lane.news.set()

@@ -13,12 +13,14 @@ import random
 from collections.abc import Iterable
 from typing import Final
 
+import anyio
 import msgspec
 
 from aqueue.definition import AT_START, Definition, stored
 from aqueue.errors import JobError, StoreError
 from aqueue.queue import Queue
 from aqueue.store.schedules import DESCRIBED, PAGE, Owner, Row, State, Tick
+from aqueue.worker.ear import Bell
 from aqueue.worker.lane import Lane
 
 log = logging.getLogger("aqueue.worker")
@@ -94,6 +96,11 @@ class Timetable:
 
     async def run(self) -> None:
         """Start what is due, for ever."""
+        async with anyio.create_task_group() as both:
+            both.start_soon(Bell(self._lane).run)
+            await self._keep()
+
+    async def _keep(self) -> None:
         declared = False
         while True:
             try:

@@ -18,6 +18,7 @@ from aqueue.job import JobError, JobId, LeaseToken, WorkerId
 from aqueue.store import connection
 from aqueue.store.client import Client
 from aqueue.store.records import Completed, Failed, Fault, NewJob, Settle, Unique
+from aqueue.store.schedules import Declaration, Slot
 from faults.slots import MovingSlot, moving
 
 pytestmark = pytest.mark.timeout(120)
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.timeout(120)
 RECORDS: Final = {"job", "payload"}
 WORKERS: Final = {"worker", "held", "inbox"}
 GATES: Final = {"permits", "waiting", "pace", "unique"}
+SCHEDULES: Final = {"schedule", "schedules", "changed"}
 LISTS: Final = {
     "queued", "suspects", "ranked", "held_back", "timers", "scheduled", "workers", "failed", "paused", "stats",
 }  # fmt: skip
@@ -32,11 +34,13 @@ MOVED: Final = {
     "gates": GATES,
     "workers": WORKERS,
     "all-but-lists": RECORDS | WORKERS | GATES,
+    "schedules": SCHEDULES,
     "lists": LISTS,
 }
 """What lies on the new node already, one queue for each."""
 
 ME: Final = WorkerId("me")
+MADE: Final = Declaration(id="made", owner="user", task="work", definition="d", spec="{}", call=b"")
 LEASE_SECONDS: Final = 1.0
 
 
@@ -71,6 +75,8 @@ class FullQueue:
         for n in range(3):
             await self.enqueue(f"usual-{n}")
         await self.queue.pause()
+        await self.queue.schedule(self.queue.remote("work").call("made"), id="made", every=600)
+        await self.queue.schedule(self.queue.remote("work").call("other"), id="other", every=600)
 
     async def crash_some(self) -> None:
         """Make two suspects: the worker will hold one, and the other waits."""
@@ -109,6 +115,16 @@ class FullQueue:
             "purge failed": lambda: store.purge("failed"),
             "stats": store.stats,
             "list": lambda: store.list_ids(JobState.RUNNING, 0, 10),
+            "tick": lambda: store.schedules.tick(ME, MADE, [Slot(-1, new)], after_ms=0, upto_ms=0, next_ms=None),
+            "withdraw": lambda: store.schedules.withdraw(ME, 1, ["work"], []),
+            "list schedules": store.schedules.page,
+            "describe schedules": lambda: store.schedules.describe(["made", "other", "none"]),
+            "define": lambda: store.schedules.define(MADE, "this call"),
+            "pause a schedule": lambda: store.schedules.steer("made", "pause", "this call"),
+            "delete a schedule": lambda: store.schedules.steer("made", "delete", "this call"),
+            "reschedule one that is held back": lambda: store.schedules.reschedule(
+                jobs["limited-1"].id, delay_ms=60_000, at_ms=None
+            ),
             "examine": lambda: store.repairs.examine([running], 10),
         }
 
@@ -142,7 +158,7 @@ async def test_no_script_runs_on_a_part_of_a_queue(cluster: str, monkeypatch: py
             base = f"aqueue:{{{moved}}}:"
             slot.source.lmove(f"{base}queued", f"{base}inbox:{ME}", "RIGHT", "LEFT")  # as a parked fetch does
             slot.source.zadd(f"{base}workers", {ME: 1})  # its lease ended long ago
-            assert {_kind(key) for key in slot.left()} >= RECORDS | WORKERS | GATES | LISTS
+            assert {_kind(key) for key in slot.left()} >= RECORDS | WORKERS | GATES | SCHEDULES | LISTS
             slot.begin()
             assert slot.carry(partial(_is_one_of, MOVED[moved]))
             with monkeypatch.context() as patch:

@@ -5,8 +5,7 @@
 -- KEYS schedules  zset  schedule by its next slot
 -- KEYS entry      hash  what is known of this one
 -- KEYS changed    str   which change of a schedule was the last
--- KEYS workers    zset  worker by lease deadline
--- ARGV prefix     str   of the queue's keys, for the workers' channels
+-- ARGV prefix     str   of the queue's keys, for the channel of all workers
 -- ARGV id         str   of the schedule
 -- ARGV made       str   mark of this call
 -- ARGV expected   str   definition that is to be changed; empty to store this one whatever there is
@@ -53,5 +52,5 @@ if begins == 1 then
   redis.call('HSET', entry, 'begins', 1)
 end
 redis.call('ZADD', schedules, lives and seen.paused and '+inf' or now, id)
-tell_workers(changed, workers, prefix, made)
+tell_workers(changed, prefix, made)
 return { lives and 'changed' or 'new', now }

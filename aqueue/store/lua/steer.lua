@@ -6,8 +6,7 @@
 -- KEYS schedules  zset  schedule by its next slot
 -- KEYS entry      hash  what is known of this one
 -- KEYS changed    str   which change of a schedule was the last
--- KEYS workers    zset  worker by lease deadline
--- ARGV prefix     str   of the queue's keys, for the workers' channels
+-- ARGV prefix     str   of the queue's keys, for the channel of all workers
 -- ARGV id         str   of the schedule
 -- ARGV made       str   mark of this call
 -- ARGV what       str   pause | resume, without the slots that have passed meanwhile | delete
@@ -46,5 +45,5 @@ else
   redis.call('HSET', entry, 'slot_ms', math.max(number(seen.slot_ms), now))
   redis.call('ZADD', schedules, now, id)
 end
-tell_workers(changed, workers, prefix, made)
+tell_workers(changed, prefix, made)
 return 'done'

@@ -34,9 +34,7 @@ local function note(schedules, entry, id, field, now)
 end
 
 -- At once where workers listen; who does not hears of it at the next heartbeat.
-local function tell_workers(changed, workers, prefix, what)
+local function tell_workers(changed, prefix, what)
   redis.call('SET', changed, what, 'PX', TOLD_MS)
-  for _, name in ipairs(redis.pcall('ZRANGE', workers, 0, -1)) do -- none if it cannot be read
-    redis.call('SPUBLISH', prefix .. 'channel:' .. name, 'schedules ' .. what)
-  end
+  redis.call('SPUBLISH', prefix .. 'channel:schedules', what)
 end
