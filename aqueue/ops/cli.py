@@ -16,7 +16,7 @@ from rich.console import Console
 
 from aqueue import __version__
 from aqueue.errors import AqueueError, ConfigurationError
-from aqueue.ops import checkup, render
+from aqueue.ops import checkup, render, steering
 from aqueue.ops.reports import JobsDone
 from aqueue.ops.site import NotFound, Site, open_site
 from aqueue.settings import Settings
@@ -125,11 +125,39 @@ def jobs(
     _show(found, render.show_jobs, as_json=as_json)
 
 
-@app.command(**_examples("aqueue schedules", "aqueue schedules default --json"))
-def schedules(queues: Names = None, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """List what repeats, the next to come first."""
-    found = _ask(_Where(url, prefix), lambda site: site.schedules(queues or []))
-    _show(found, render.show_schedules, as_json=as_json)
+@app.command(
+    **_examples(
+        "aqueue schedules",
+        "aqueue schedules default --json",
+        "aqueue schedules pause nightly",
+        "aqueue schedules run nightly --queue default",
+    )
+)
+def schedules(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="QUEUE|VERB ID", show_default=False, help="VERB: pause, resume, run, delete [all]"),
+    ] = None,
+    *,
+    queue: Annotated[
+        list[str] | None, typer.Option("--queue", metavar="QUEUE", show_default=False, help="whose schedule is meant")
+    ] = None,
+    url: Url = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """List what repeats, the next to come first, or steer it.
+
+    After pause, resume, run (which starts a job now) or delete come ids of schedules; else names of queues.
+    """
+    verb, names = steering.split(words or [])
+    where = _Where(url, prefix)
+    if verb is None:
+        found = _ask(where, lambda site: site.schedules([*names, *(queue or [])]))
+        _show(found, render.show_schedules, as_json=as_json)
+    else:
+        done = _ask(where, lambda site: steering.steer(site, verb, names, queue or []))
+        _show(done, render.show_steered, as_json=as_json)
 
 
 @app.command(**_examples("aqueue job 06g3k1v0c2q8m", "aqueue job 06g3k1v0c2q8m --json | jq .job.args"))

@@ -158,6 +158,21 @@ class Schedules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleDone:
+    """What became of a request about one schedule: paused, resumed, started (a `job`), deleted, or already so."""
+
+    id: str
+    queue: str
+    done: str
+    job: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulesDone:
+    schedules: list[ScheduleDone]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Jobs:
     """A page of jobs; `more` says that another one follows. `now` is the server's clock."""
 
