@@ -22,7 +22,7 @@ from aqueue.schedule import At, Cron, Every, Misfire, Overlap, Schedule, Timing,
 from aqueue.settings import Duration, instant, instant_ms
 from aqueue.store import codec
 from aqueue.store.keys import checked_name
-from aqueue.store.schedules import DESCRIBED, Described, ScheduleStore, Steered, Steering
+from aqueue.store.schedules import DESCRIBED, Described, Owner, ScheduleStore, Steered, Steering
 from aqueue.store.wire import Wire
 from aqueue.task import Call
 
@@ -68,7 +68,7 @@ class ScheduleInfo:
     id: str
     queue: QueueName
     task: str
-    owner: Literal["code", "user"]
+    owner: Owner
     """Who may change it: whoever changes the code, or whoever calls `queue.schedules`."""
     state: Literal["active", "paused", "ended"]
     times: str
@@ -127,13 +127,8 @@ class Schedules:
 
         A schedule of the code is there once a worker has come up with it; one that has ended is no longer there.
         """
-        store, ids = await self._store(), dict[str, None]()
-        while rows := (await store.page(len(ids))).rows:
-            before = len(ids)
-            ids |= dict.fromkeys(row.id for row in rows)
-            if len(ids) == before:
-                break
-        names, found = builtins.list(ids), builtins.list[ScheduleInfo]()
+        store = await self._store()
+        names, found = [*await self._ids("code"), *await self._ids("user")], builtins.list[ScheduleInfo]()
         for first in range(0, len(names), DESCRIBED):
             now, some = await store.describe(names[first : first + DESCRIBED])
             for one in some:
@@ -142,6 +137,15 @@ class Schedules:
                 except StoreError as error:  # one that a later release has written must not hide the others
                     log.warning("queue %s: %s", self._queue.name, error)
         return sorted((one for one in found if one.state != "ended"), key=_by_next)
+
+    async def _ids(self, owner: Owner) -> builtins.list[str]:
+        store, ids = await self._store(), dict[str, None]()
+        while rows := (await store.page(owner, len(ids))).rows:
+            before = len(ids)
+            ids |= dict.fromkeys(row.id for row in rows)
+            if len(ids) == before:
+                break
+        return builtins.list(ids)
 
     async def get(self, schedule_id: str) -> ScheduleInfo:
         """Give one schedule, also for a day after it has ended. Errors: ScheduleNotFound."""
@@ -156,7 +160,8 @@ class Schedules:
         return now, found[0]
 
     async def _missing(self, schedule_id: str) -> ScheduleNotFound:
-        ids = [row.id for row in (await (await self._store()).page()).rows]
+        store = await self._store()
+        ids = [row.id for row in (*(await store.page("code")).rows, *(await store.page("user")).rows)]
         return ScheduleNotFound(schedule_id, self._queue.name, difflib.get_close_matches(schedule_id, ids, n=NEAR))
 
     def _info(self, one: Described, now_ms: int) -> ScheduleInfo:

@@ -178,7 +178,7 @@ def key_kinds() -> set[str]:
         keys.inbox(WorkerId("x")), keys.held(WorkerId("x")), keys.channel("x"), keys.queued, keys.suspects,
         keys.scheduled, keys.workers, keys.failed, keys.pruned, keys.paused, keys.stats, keys.ranked, keys.held_back,
         keys.timers, keys.waiting("x"), keys.permits("x"), keys.pace("x"), keys.nowhere, keys.schedules,
-        keys.schedule("x"), keys.changed,
+        keys.schedule("x"), keys.changed, keys.user_made,
     ]  # fmt: skip
     members = {name for name in vars(Keys) if not name.startswith("_")} - {"registry", "places", "bell"}
     assert len(spelled) == len(members), f"this test is to know all of {sorted(members)}"

@@ -101,8 +101,13 @@ class Keys:
 
     @cached_property
     def schedules(self) -> str:
-        """Sorted set: schedule by its next slot, server ms."""
+        """Sorted set: schedules of the code by their next slot, server ms."""
         return f"{self.base}schedules"
+
+    @cached_property
+    def user_made(self) -> str:
+        """Sorted set: schedules that users have made at run time, by their next slot, server ms."""
+        return f"{self.base}user_made"
 
     def schedule(self, schedule_id: str) -> str:
         """Hash: one schedule, its last slot and that slot's job. Removed with its code, or by users; or it ends."""
@@ -193,6 +198,7 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "pace": ("string", "zset"),
     "timers": ("zset",),
     "schedules": ("zset",),
+    "user_made": ("zset",),
     "schedule": ("hash",),
     "changed": ("string",),
     "scheduled": ("zset",),

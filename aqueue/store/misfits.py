@@ -52,7 +52,7 @@ def _keys_of_queue(store: Client) -> list[str]:
     keys = store.keys
     return [
         keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.timers, keys.scheduled, keys.workers,
-        keys.schedules, keys.changed, keys.failed, keys.pruned, keys.paused, keys.stats,
+        keys.schedules, keys.user_made, keys.changed, keys.failed, keys.pruned, keys.paused, keys.stats,
     ]  # fmt: skip
 
 

@@ -54,6 +54,7 @@ PRODUCER: Final = Rights(
         "waiting",
         "permits",
         "schedules",
+        "user_made",
         "schedule",
         "changed",
         "stats",

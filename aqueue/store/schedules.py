@@ -69,7 +69,6 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     id: str
     next_ms: int | None
-    owner: str
     definition: str
 
 
@@ -121,7 +120,9 @@ class ScheduleStore(Part):
         return await self._run(
             "tick",
             _tick,
-            [keys.queued, keys.ranked, keys.scheduled, keys.schedules, keys.schedule(one.id), keys.workers],
+            [
+                keys.queued, keys.ranked, keys.scheduled, self._index(one.owner), keys.schedule(one.id), keys.workers,
+            ],
             [
                 keys.base, one.id, worker, one.owner, one.task, one.definition, one.spec, one.call, one.declared_ms,
                 after_ms, upto_ms, -1 if next_ms is None else next_ms, one.overlap, one.most,
@@ -142,10 +143,13 @@ class ScheduleStore(Part):
             "withdraw", _names, [keys.schedules, keys.workers], [keys.base, worker, declared_ms], items=words
         )
 
-    async def page(self, skip: int = 0, *, within_ms: int | None = None) -> Page:
+    def _index(self, owner: Owner) -> str:
+        return self.keys.user_made if owner == "user" else self.keys.schedules
+
+    async def page(self, owner: Owner, skip: int = 0, *, within_ms: int | None = None) -> Page:
         """List up to a page of schedules by when a worker is to look at them, or those for which that is soon."""
-        keys, within = self.keys, -1 if within_ms is None else within_ms
-        return await self._run("schedules", _page, [keys.schedules], [keys.base, within, skip, PAGE])
+        within = -1 if within_ms is None else within_ms
+        return await self._run("schedules", _page, [self._index(owner)], [self.keys.base, within, skip, PAGE])
 
     async def describe(self, ids: Sequence[str]) -> tuple[int, list[Described]]:
         """Read some schedules, those that exist; and the server's clock, Unix ms."""
@@ -161,7 +165,7 @@ class ScheduleStore(Part):
         word = await self._run(
             "define",
             _defined,
-            [keys.schedules, keys.schedule(one.id), keys.changed],
+            [keys.user_made, keys.schedule(one.id), keys.changed],
             [
                 keys.base, one.id, call, expected, one.task, one.definition, one.spec, one.call, one.timing,
                 -1 if one.once_ms is None else one.once_ms, int(one.begins),
@@ -175,7 +179,7 @@ class ScheduleStore(Part):
         word = await self._run(
             "steer",
             layout.one_of(*get_args(Steered)),
-            [keys.schedules, keys.schedule(schedule_id), keys.changed],
+            [keys.schedules, keys.user_made, keys.schedule(schedule_id), keys.changed],
             [keys.base, schedule_id, call, what],
         )
         return cast("Steered", word)
@@ -208,10 +212,10 @@ def _page(reply: Any) -> Page:
     return Page(layout.integer(now), [_row(*row) for row in rows])
 
 
-def _row(name: Any, due: Any, owner: Any, definition: Any) -> Row:
+def _row(name: Any, due: Any, definition: Any) -> Row:
     score = float(layout.text(due))
     when = None if score == float("inf") else round(score)
-    return Row(layout.text(name), when, layout.text(owner), layout.text(definition))
+    return Row(layout.text(name), when, layout.text(definition))
 
 
 def _described(ids: Sequence[str]) -> Callable[[Any], tuple[int, list[Described]]]:

@@ -176,12 +176,12 @@ class Timetable:
         self._lane.news.clear()
         waited = self._now_ms() >= self._look_ms
         rows, whole = await self._rows()
-        made = [row for row in rows if row.owner == "user" and (row.id, row.definition) not in self._refused]
+        made = [row for row in rows if (row.id, row.definition) not in self._refused]
         known = {row.id: self._made[row.id] for row in made if self._is_known(row)}
         self._made = known
         await self._load([row.id for row in made if row.id not in known])
         self._look_ms = self._now_ms() + round(1000 * (LONGEST_WAIT_SECONDS if whole else CROWDED_SECONDS))
-        self._watches = bool(rows) or (not self._declared and bool((await self._store.page()).rows))
+        self._watches = bool(rows) or (not self._declared and bool((await self._store.page("user")).rows))
         rested = [entry for entry in self._declared if entry.rests]
         scores = {row.id: row.next_ms for row in made}
         wrong = [entry for name, entry in self._made.items() if entry.next_ms != scores.get(name)]
@@ -189,10 +189,10 @@ class Timetable:
 
     async def _rows(self) -> tuple[list[Row], bool]:
         """List what is soon due, and say whether that is known to be all of it."""
-        page = await self._store.page(within_ms=HORIZON_MS)
+        page = await self._store.page("user", within_ms=HORIZON_MS)
         rows, whole = list(page.rows), True
         while len(page.rows) == PAGE:
-            page, whole = await self._store.page(len(rows), within_ms=HORIZON_MS), False  # some may have moved
+            page, whole = await self._store.page("user", len(rows), within_ms=HORIZON_MS), False  # some may have moved
             rows += page.rows
         return rows, whole
 

@@ -196,7 +196,7 @@ async def test_an_edit_starts_no_slot_that_has_passed(queue: Queue, notes: Notes
 
 
 def _looked_after(raw: redis.Redis, key: str) -> bool:
-    return raw.zscore("aqueue:{q}:schedules", "x") != float(str(raw.hget(key, "declared_ms")))
+    return raw.zscore("aqueue:{q}:user_made", "x") != float(str(raw.hget(key, "declared_ms")))
 
 
 async def test_slots_that_pass_during_a_pause_are_skipped(queue: Queue, notes: Notes) -> None:
@@ -379,7 +379,7 @@ async def test_what_is_stored_is_sealed_and_so_are_its_jobs(
                 await keyless.schedules.run("x")
         raw.copy("aqueue:{q}:schedule:x", "aqueue:{q}:schedule:y")
         raw.hdel("aqueue:{q}:schedule:y", "paused")
-        raw.zadd("aqueue:{q}:schedules", {"y": 1})
+        raw.zadd("aqueue:{q}:user_made", {"y": 1})
         raw.hset("aqueue:{q}:job:x", mapping={"state": "queued", "enqueued_ms": 1})
         raw.set("aqueue:{q}:payload:x", call)
         raw.lpush("aqueue:{q}:queued", "x")

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(120)
 RECORDS: Final = {"job", "payload"}
 WORKERS: Final = {"worker", "held", "inbox"}
 GATES: Final = {"permits", "waiting", "pace", "unique"}
-SCHEDULES: Final = {"schedule", "schedules", "changed"}
+SCHEDULES: Final = {"schedule", "schedules", "user_made", "changed"}
 LISTS: Final = {
     "queued", "suspects", "ranked", "held_back", "timers", "scheduled", "workers", "failed", "paused", "stats",
 }  # fmt: skip
@@ -40,6 +40,7 @@ MOVED: Final = {
 """What lies on the new node already, one queue for each."""
 
 ME: Final = WorkerId("me")
+FIXED: Final = Declaration(id="fixed", owner="code", task="work", definition="d", spec="{}", call=b"", declared_ms=1)
 MADE: Final = Declaration(id="made", owner="user", task="work", definition="d", spec="{}", call=b"")
 LEASE_SECONDS: Final = 1.0
 
@@ -77,6 +78,7 @@ class FullQueue:
         await self.queue.pause()
         await self.queue.schedule(self.queue.remote("work").call("made"), id="made", every=600)
         await self.queue.schedule(self.queue.remote("work").call("other"), id="other", every=600)
+        await store.schedules.tick(ME, FIXED, [], after_ms=0, upto_ms=0, next_ms=None)
 
     async def crash_some(self) -> None:
         """Make two suspects: the worker will hold one, and the other waits."""
@@ -117,7 +119,7 @@ class FullQueue:
             "list": lambda: store.list_ids(JobState.RUNNING, 0, 10),
             "tick": lambda: store.schedules.tick(ME, MADE, [Slot(-1, new)], after_ms=0, upto_ms=0, next_ms=None),
             "withdraw": lambda: store.schedules.withdraw(ME, 1, ["work"], []),
-            "list schedules": store.schedules.page,
+            "list schedules": lambda: store.schedules.page("user"),
             "describe schedules": lambda: store.schedules.describe(["made", "other", "none"]),
             "define": lambda: store.schedules.define(MADE, "this call"),
             "pause a schedule": lambda: store.schedules.steer("made", "pause", "this call"),

@@ -259,7 +259,7 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
         ME, HOURLY, [Slot(-1, NewJob(id=ONE, envelope=hostile.VALID))], after_ms=0, upto_ms=0, next_ms=None
     ),
     "withdraw": lambda store: store.schedules.withdraw(ME, 1, ["work"], []),
-    "schedules": lambda store: store.schedules.page(),
+    "schedules": lambda store: store.schedules.page("code"),
     "describe": lambda store: store.schedules.describe(["hourly"]),
     "define": lambda store: store.schedules.define(HOURLY, "this call"),
     "steer": lambda store: store.schedules.steer("hourly", "pause", "this call"),

@@ -44,7 +44,7 @@ async def test_every_script_survives_a_script_flush(client: Client, store: Store
         lambda: client.schedules.define(schedule("a"), "1"),
         lambda: client.schedules.tick(ME, schedule("a"), [], after_ms=1, upto_ms=2, next_ms=3),
         lambda: client.schedules.steer("a", "pause", "2"),
-        client.schedules.page,
+        lambda: client.schedules.page("user"),
         lambda: client.schedules.describe(["a"]),
         lambda: client.schedules.withdraw(ME, 1, [], []),
         lambda: client.schedules.reschedule(JobId("b"), delay_ms=1, at_ms=None),
@@ -123,7 +123,7 @@ async def test_the_schedules_of_a_full_server_can_be_stopped(client: Client, sto
         await client.schedules.define(schedule("c"), "4")
     with pytest.raises(StoreFull):
         await client.schedules.reschedule(JobId("x"), delay_ms=1, at_ms=None)
-    assert [row.id for row in (await client.schedules.page()).rows] == ["a"]
+    assert [row.id for row in (await client.schedules.page("user")).rows] == ["a"]
     assert [one.id for one in (await client.schedules.describe(["a", "b", "c"]))[1]] == ["a"]
 
 

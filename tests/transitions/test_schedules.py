@@ -34,8 +34,9 @@ def stored(**fields: Any) -> Image:
     return {"schedule:one": entry}
 
 
-def listed(store: Store, raw: redis.Redis, score: float = 60) -> None:
-    raw.zadd(f"{BASE}schedules", {"one": store.instant_ms(score)})
+def listed(store: Store, raw: redis.Redis, score: float = 60, owner: str = "user") -> None:
+    index = "user_made" if owner == "user" else "schedules"
+    raw.zadd(BASE + index, {"one": store.instant_ms(score)})
 
 
 async def tick(
@@ -54,7 +55,7 @@ async def test_what_is_defined_is_stored_whole_and_told_to_all(
         assert await client.schedules.define(ONE, "first") == "new"
         assert heard() == ["first"]
     entry = {**stored()["schedule:one"], "declared_ms": 0, "slot_ms": 0}
-    assert store.dump() == but(before, {"schedule:one": entry, "schedules": {"one": 0}, "changed": "first"}, TOLD)
+    assert store.dump() == but(before, {"schedule:one": entry, "user_made": {"one": 0}, "changed": "first"}, TOLD)
 
 
 async def test_the_same_definition_changes_nothing(client: Client, store: Store, raw: redis.Redis) -> None:
@@ -80,7 +81,7 @@ async def test_another_definition_takes_its_place(client: Client, store: Store, 
     later = msgspec.structs.replace(OTHER, definition="d3", timing="daily")
     assert await client.schedules.define(later, "third") == "changed"
     image = store.dump()
-    assert (image["schedule:one"]["slot_ms"], image["schedules"]) == (0, {"one": float("inf")})
+    assert (image["schedule:one"]["slot_ms"], image["user_made"]) == (0, {"one": float("inf")})
 
 
 async def test_an_edit_keeps_the_count_and_wants_what_it_was_made_of(
@@ -112,7 +113,7 @@ async def test_what_belongs_to_the_code_is_not_the_users(
 ) -> None:
     """The next worker that starts would bring it back."""
     store.seed(stored(owner="code"))
-    listed(store, raw)
+    listed(store, raw, owner="code")
     before = store.dump()
     if what == "define":
         assert await client.schedules.define(OTHER, "x") == "code"
@@ -129,12 +130,12 @@ async def test_a_pause_and_its_end(client: Client, store: Store, raw: redis.Redi
         assert await client.schedules.steer("one", "pause", "a") == "done"
         assert heard() == ["a"]
     paused = store.dump()
-    assert paused["schedules"] == {"one": float("inf")}
+    assert paused["user_made"] == {"one": float("inf")}
     assert await client.schedules.steer("one", "pause", "b") == "already"
     assert store.dump() == paused
     assert await client.schedules.steer("one", "resume", "c") == "done"
     resumed = store.dump()
-    assert (resumed["schedule:one"]["slot_ms"], resumed["schedules"], resumed["changed"]) == (0, {"one": 0}, "c")
+    assert (resumed["schedule:one"]["slot_ms"], resumed["user_made"], resumed["changed"]) == (0, {"one": 0}, "c")
     assert await client.schedules.steer("one", "resume", "d") == "already"
     assert store.dump() == resumed
 
@@ -173,7 +174,7 @@ async def test_a_slot_starts_its_job_once(client: Client, store: Store, raw: red
     assert store.dump() == before
     assert before["queued"] == [f"one.{slot}"]
     assert before["schedule:one"]["started"] == "1"
-    assert raw.zscore(f"{BASE}schedules", "one") == now + 60_000
+    assert raw.zscore(f"{BASE}user_made", "one") == now + 60_000
 
 
 async def test_a_worker_whose_clock_runs_ahead_ends_nothing(client: Client, store: Store, raw: redis.Redis) -> None:
@@ -184,7 +185,7 @@ async def test_a_worker_whose_clock_runs_ahead_ends_nothing(client: Client, stor
     found = await tick(client, ONE, slot, after=after, upto=slot + 1, next_ms=None)
     assert (found.state, found.stored) == ("known", 0)
     assert found.last_ms < slot
-    assert raw.zscore(f"{BASE}schedules", "one") == slot
+    assert raw.zscore(f"{BASE}user_made", "one") == slot
 
 
 async def test_after_its_last_slot_it_is_a_note(client: Client, store: Store, raw: redis.Redis) -> None:
@@ -194,7 +195,7 @@ async def test_after_its_last_slot_it_is_a_note(client: Client, store: Store, ra
     now, after = store.now_ms(), round(store.instant_ms(-30))
     assert (await tick(client, ONE, now - 10, after=after, upto=now)).state == "ended"
     image = store.dump()
-    assert "schedules" not in image
+    assert "user_made" not in image
     assert image["ttl"] == {"schedule:one": DAY}
     assert (await tick(client, ONE, now - 10, after=after, upto=now)).state == "gone"
     assert await client.schedules.define(ONE, "second") == "kept"
@@ -228,7 +229,7 @@ async def test_while_it_is_paused_slots_pass(client: Client, store: Store, raw: 
     image = store.dump()
     assert "queued" not in image
     assert (image["schedule:one"]["begins"], image["schedule:one"]["slot_ms"]) == ("1", 0)
-    assert image["schedules"] == {"one": float("inf")}
+    assert image["user_made"] == {"one": float("inf")}
 
 
 async def test_the_job_at_the_start_comes_once(client: Client, store: Store, raw: redis.Redis) -> None:
@@ -275,15 +276,18 @@ async def test_withdrawing_leaves_users_alone(client: Client, store: Store, raw:
 async def test_a_page_is_as_long_as_was_asked(client: Client, store: Store, raw: redis.Redis) -> None:
     """Workers ask for what is soon due only; who lists all asks for the next."""
     now = store.now_ms()
-    raw.zadd(f"{BASE}schedules", {"a": now + 1000, "b": now + 500_000, "c": float("inf")})
-    assert [(row.id, row.next_ms) for row in (await client.schedules.page()).rows] == [
+    raw.zadd(f"{BASE}user_made", {"a": now + 1000, "b": now + 500_000, "c": float("inf")})
+    raw.zadd(f"{BASE}schedules", {"d": now})
+    assert [(row.id, row.next_ms) for row in (await client.schedules.page("user")).rows] == [
         ("a", now + 1000), ("b", now + 500_000), ("c", None),
     ]  # fmt: skip
-    assert [row.id for row in (await client.schedules.page(1)).rows] == ["b", "c"]
-    assert [row.id for row in (await client.schedules.page(within_ms=75_000)).rows] == ["a"]
+    assert [row.id for row in (await client.schedules.page("user", 1)).rows] == ["b", "c"]
+    assert [row.id for row in (await client.schedules.page("user", within_ms=75_000)).rows] == ["a"]
+    assert [row.id for row in (await client.schedules.page("code")).rows] == ["d"]
+    raw.flushall()
 
 
-@pytest.mark.parametrize("key", ["schedules", "schedule:one", "queued", "ranked", "scheduled"])
+@pytest.mark.parametrize("key", ["user_made", "schedule:one", "queued", "ranked", "scheduled"])
 async def test_a_key_of_the_wrong_type_is_refused_before_anything_is_written(
     key: str, client: Client, store: Store, raw: redis.Redis
 ) -> None:
@@ -295,7 +299,7 @@ async def test_a_key_of_the_wrong_type_is_refused_before_anything_is_written(
     before, now = store.dump(), store.now_ms()
     with pytest.raises(StoreError):
         await tick(client, ONE, now - 10, after=now - 20, upto=now)
-    if key.startswith(("schedules", "schedule:")):
+    if key in ("user_made", "schedule:one"):
         with pytest.raises(StoreError):
             await client.schedules.steer("one", "delete", "x")
         with pytest.raises(StoreError):

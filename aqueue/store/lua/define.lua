@@ -2,7 +2,7 @@
 --
 -- Sent twice, the second finds the same definition, or the mark of the call that made it, also in the note of a delete.
 --
--- KEYS schedules  zset  schedule by its next slot
+-- KEYS user_made  zset  schedules of users by their next slot
 -- KEYS entry      hash  what is known of this one
 -- KEYS changed    str   which change of a schedule was the last
 -- ARGV prefix     str   of the queue's keys, for the channel of all workers
@@ -20,7 +20,7 @@
 --- @include clock
 --- @include noting
 
-redis.call('ZCARD', schedules) -- a key of the wrong type is refused here, before anything is written
+redis.call('ZCARD', user_made) -- a key of the wrong type is refused here, before anything is written
 local now, seen = now_ms(), known_of(entry)
 if is_live(seen, 'code') then
   return { 'code', now }
@@ -51,6 +51,6 @@ end
 if begins == 1 then
   redis.call('HSET', entry, 'begins', 1)
 end
-redis.call('ZADD', schedules, lives and seen.paused and '+inf' or now, id)
+redis.call('ZADD', user_made, lives and seen.paused and '+inf' or now, id)
 tell_workers(changed, prefix, made)
 return { lives and 'changed' or 'new', now }

@@ -3,7 +3,8 @@
 -- Sent twice, the second finds it done: for a delete, the mark of the call in the note that it left.
 --
 -- FLAGS allow-oom
--- KEYS schedules  zset  schedule by its next slot
+-- KEYS schedules  zset  those of the code by their next slot
+-- KEYS user_made  zset  those of users
 -- KEYS entry      hash  what is known of this one
 -- KEYS changed    str   which change of a schedule was the last
 -- ARGV prefix     str   of the queue's keys, for the channel of all workers
@@ -14,8 +15,12 @@
 --- @include clock
 --- @include noting
 
-redis.call('ZCARD', schedules) -- a key of the wrong type is refused here, before anything is written
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('ZCARD', schedules)
+redis.call('ZCARD', user_made)
+
 local now, seen = now_ms(), known_of(entry)
+local index = seen.owner == 'user' and user_made or schedules
 if seen.removed_ms and seen.made == made then
   return 'done'
 end
@@ -28,7 +33,7 @@ if what == 'delete' then
   end
   redis.call('DEL', entry)
   redis.call('HSET', entry, 'owner', 'user', 'made', made, 'before', seen.made or '')
-  note(schedules, entry, id, 'removed_ms', now)
+  note(index, entry, id, 'removed_ms', now)
 elseif seen.ended_ms then
   return 'ended'
 elseif what == 'pause' then
@@ -36,14 +41,14 @@ elseif what == 'pause' then
     return 'already'
   end
   redis.call('HSET', entry, 'paused', now)
-  redis.call('ZADD', schedules, '+inf', id)
+  redis.call('ZADD', index, '+inf', id)
 else
   if not seen.paused then
     return 'already'
   end
   redis.call('HDEL', entry, 'paused')
   redis.call('HSET', entry, 'slot_ms', math.max(number(seen.slot_ms), now))
-  redis.call('ZADD', schedules, now, id)
+  redis.call('ZADD', index, now, id)
 end
 tell_workers(changed, prefix, made)
 return 'done'

@@ -7,7 +7,7 @@
 -- KEYS queued     list  ids in order
 -- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
 -- KEYS scheduled  zset  id by due time
--- KEYS schedules  zset  schedule by its next slot, +inf while there is none
+-- KEYS schedules  zset  those of the same owner by their next slot, +inf while there is none
 -- KEYS entry      hash  what is known of this one
 -- KEYS workers    zset  worker by lease deadline
 -- EACH record     hash  the job of a slot; a new one does not exist

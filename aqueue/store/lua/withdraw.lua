@@ -5,7 +5,7 @@
 -- them has gone.
 --
 -- FLAGS allow-oom
--- KEYS schedules  zset  schedule by its next slot
+-- KEYS schedules  zset  those of the code by their next slot
 -- KEYS workers    zset  worker by lease deadline
 -- ARGV prefix     str   of the queue's keys, for the schedules
 -- ARGV me         str   worker id

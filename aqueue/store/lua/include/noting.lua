@@ -27,10 +27,10 @@ local function is_live(seen, owner)
   return seen.owner == owner and seen.definition and not seen.removed_ms and not seen.ended_ms
 end
 
-local function note(schedules, entry, id, field, now)
+local function note(index, entry, id, field, now)
   redis.call('HSET', entry, field, now)
   redis.call('PEXPIRE', entry, NOTE_MS)
-  redis.call('ZREM', schedules, id)
+  redis.call('ZREM', index, id)
 end
 
 -- At once where workers listen; who does not hears of it at the next heartbeat.
