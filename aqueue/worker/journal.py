@@ -15,6 +15,7 @@ from typing import Any, Final
 from aqueue.context import current_context
 from aqueue.errors import AqueueError, StoreUnavailable, shown
 from aqueue.job import JobError
+from aqueue.retry import UNBOUNDED
 from aqueue.store import codec
 from aqueue.store.records import Cancelled, Completed, Failed, Gone, Outcome, Released, Retried
 from aqueue.store.wire import line_of
@@ -175,10 +176,13 @@ def _told(run: Run, outcome: Outcome) -> tuple[str, int, str, JobError | None]:
         case Completed():
             return "completed", logging.INFO, "ok", None
         case Retried(error, delay, max_attempts):
-            text = f"{_brief(error)} - retry {run.lease.attempt + 2}/{max_attempts} in {delay:.1f}s"
+            bound = "" if max_attempts == UNBOUNDED else f"/{max_attempts}"
+            text = f"{_brief(error)} - retry {run.lease.attempt + 2}{bound} in {delay:.1f}s"
             return "retried", logging.WARNING, text, error
         case Failed(error):
             return "failed", logging.ERROR, f"{_brief(error)} - failed for good", error
+        case Released(delay, why=why) if why:
+            return "released", logging.INFO, f"{_first_line(why)} - again in {delay:.1f}s, uncounted", None
         case Cancelled():
             return "cancelled", logging.INFO, "cancelled", None
         case Released():
@@ -187,8 +191,12 @@ def _told(run: Run, outcome: Outcome) -> tuple[str, int, str, JobError | None]:
 
 
 def _brief(error: JobError) -> str:
-    first = error.message.splitlines()[0] if error.message else ""
+    first = _first_line(error.message)
     return f"{error.type}: {first}" if first else error.type
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else ""
 
 
 def _fields(queue: str, run: Run, task: str, **more: Any) -> dict[str, Any]:

@@ -259,7 +259,7 @@ async def test_jobs_as_json_keep_their_keys(cli: Cli, queue: Queue) -> None:
     (row,) = document["jobs"]
     assert set(row) == {
         "id", "queue", "task", "state", "attempt", "crashes", "payload", "args", "kwargs", "enqueued_at", "due_at",
-        "started_at", "ended_at", "waited_s", "ran_s", "worker", "error", "result_bytes",
+        "started_at", "ended_at", "waited_s", "ran_s", "worker", "error", "failure", "result_bytes",
     }  # fmt: skip
     assert (row["id"], row["state"], row["args"], row["kwargs"]) == (broken.id, "failed", [0], {})
     assert set(row["error"]) == {"type", "message", "traceback"}
