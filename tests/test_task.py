@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aqueue import BadArguments, ConfigurationError, Context, Depends, Queue, Retry
+from aqueue import BadArguments, ConfigurationError, Context, Depends, Queue
 from aqueue.options import Options, make_options, merged
 from aqueue.task import Call
 
