@@ -109,7 +109,7 @@ class Released(msgspec.Struct, frozen=True, gc=False):
     unknown_task: bool = False
     too_new: bool = False
     """Not even the task's name could be read."""
-    why: str = ""
+    error: JobError | None = None
     """What the job says of it, if it asked for that itself."""
 
 

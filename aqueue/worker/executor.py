@@ -216,9 +216,8 @@ def _later(plan: _Plan, run: Run, signal: RetryLater) -> Outcome:
             )
     except ConfigurationError as error:
         return Failed(_described(error, Failure.INVALID), plan.failure_ttl_ms)
-    if not signal.count:
-        return Released(delay, why=signal.reason or type(signal).__name__)
-    return _again(plan, run, JobError(type="RetryLater", message=signal.reason), delay)
+    asked = JobError(type="RetryLater", message=signal.reason)
+    return _again(plan, run, asked, delay) if signal.count else Released(delay, error=asked)
 
 
 def _raised(plan: _Plan, run: Run, error: BaseException) -> Outcome:

@@ -181,8 +181,8 @@ def _told(run: Run, outcome: Outcome) -> tuple[str, int, str, JobError | None]:
             return "retried", logging.WARNING, text, error
         case Failed(error):
             return "failed", logging.ERROR, f"{_brief(error)} - failed for good", error
-        case Released(delay, why=why) if why:
-            return "released", logging.INFO, f"{_first_line(why)} - again in {delay:.1f}s, uncounted", None
+        case Released(delay, error=error) if error is not None:
+            return "released", logging.INFO, f"{_brief(error)} - again in {delay:.1f}s", None
         case Cancelled():
             return "cancelled", logging.INFO, "cancelled", None
         case Released():
@@ -191,12 +191,8 @@ def _told(run: Run, outcome: Outcome) -> tuple[str, int, str, JobError | None]:
 
 
 def _brief(error: JobError) -> str:
-    first = _first_line(error.message)
+    first = error.message.splitlines()[0] if error.message else ""
     return f"{error.type}: {first}" if first else error.type
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0] if text else ""
 
 
 def _fields(queue: str, run: Run, task: str, **more: Any) -> dict[str, Any]:
