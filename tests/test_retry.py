@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqueue import ConfigurationError, Retry
+from aqueue.options import make_options, merged
 from aqueue.retry import MAX_DELAYS, MAX_SECONDS, UNBOUNDED, narrowed
 from aqueue.store import codec
 
@@ -112,6 +113,14 @@ def test_no_attempt_gives_a_delay_that_is_none(retry: Retry, attempt: int) -> No
     delay = retry.delay_after(attempt)
     assert 0 <= delay <= retry.cap
     assert math.isfinite(delay)
+
+
+@pytest.mark.parametrize("attempt", [0, -1, -5, 10**400])
+@pytest.mark.parametrize("options", [{}, {"growth": "linear"}, {"growth": "constant"}, {"delays": [1, 600]}])
+def test_an_attempt_that_cannot_be_gives_the_nearest_delay(options: dict[str, Any], attempt: int) -> None:
+    """No record may end a worker, or make a job wait for less than nothing."""
+    retry = Retry(**options, jitter="none")
+    assert retry.delay_after(attempt) == retry.delay_after(1 if attempt < 1 else UNBOUNDED)
 
 
 @given(retries)
@@ -281,6 +290,10 @@ def test_a_number_changes_the_number_alone() -> None:
     assert narrowed(2, wide) == Retry(max_attempts=2, delays=[5, 30], no_retry_on=KeyError)
     assert narrowed(None, wide) is wide
     assert narrowed(Retry(backoff=1), wide) == Retry(backoff=1)
+    for given, kept in ((Retry(backoff=1), Retry(max_attempts=8, backoff=1)), (3, 8), (None, 8)):
+        assert merged(make_options(retry=8), make_options(retry=given)).retry == kept
+    assert merged(make_options(), make_options(retry=3, ttl=1)).retry == 3
+    assert merged(make_options(retry=Retry(backoff=1)), make_options(retry=3)).retry == Retry(backoff=1)
 
 
 # on the wire
