@@ -290,8 +290,8 @@ def test_a_number_changes_the_number_alone() -> None:
     assert narrowed(2, wide) == Retry(max_attempts=2, delays=[5, 30], no_retry_on=KeyError)
     assert narrowed(None, wide) is wide
     assert narrowed(Retry(backoff=1), wide) == Retry(backoff=1)
-    for given, kept in ((Retry(backoff=1), Retry(max_attempts=8, backoff=1)), (3, 8), (None, 8)):
-        assert merged(make_options(retry=8), make_options(retry=given)).retry == kept
+    for own, kept in ((Retry(backoff=1), Retry(max_attempts=8, backoff=1)), (3, 8), (None, 8)):
+        assert merged(make_options(retry=8), make_options(retry=own)).retry == kept
     assert merged(make_options(), make_options(retry=3, ttl=1)).retry == 3
     assert merged(make_options(retry=Retry(backoff=1)), make_options(retry=3)).retry == Retry(backoff=1)
 

@@ -196,7 +196,7 @@ async def test_delays_are_waited_for_as_listed(queue: Queue) -> None:
 
 
 async def test_without_bound_a_job_is_tried_until_it_succeeds(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
-    """Some things come in the end; `ttl` and cancel still end it."""
+    """Some things come in the end."""
 
     @queue.task(retry=Retry(max_attempts=None, backoff=0))
     async def work(context: Context) -> bool:
