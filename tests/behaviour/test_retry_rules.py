@@ -82,7 +82,7 @@ RULES: Final[list[tuple[dict[str, Any], Callable[[], BaseException], int, Failur
 ]
 
 
-async def test_what_is_retried_and_why_it_ended(queue: Queue) -> None:
+async def test_what_is_retried_and_why_it_ended(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
     """A 404 tried for ten minutes helps nobody; and whoever finds the job later is told which rule it was."""
     runs: dict[int, int] = dict.fromkeys(range(len(RULES)), 0)
     jobs: list[Job[None]] = []
@@ -100,6 +100,7 @@ async def test_what_is_retried_and_why_it_ended(queue: Queue) -> None:
     assert list(runs.values()) == [count for _, _, count, _ in RULES]
     assert [info.failure for info in infos] == [failure for _, _, _, failure in RULES]
     assert [info.attempt for info in infos] == [count for _, _, count, _ in RULES]
+    assert "Busy: status 404 - not retried, failed for good" in caplog.text
 
 
 async def test_a_predicate_that_raises_costs_no_attempt_and_is_shown(queue: Queue) -> None:
