@@ -436,7 +436,7 @@ async def test_bad_schedules_are_refused_before_anything_is_stored(
         ({"every": 5, "call": notes.task.options(at=_now()).call()}, "leave out the option at"),
     ]
     for given, complaint in wrong:
-        options = {"call": call, "id": "x", **given}
+        options: dict[str, Any] = {"call": call, "id": "x", **given}
         with pytest.raises(ConfigurationError, match=complaint):
             await queue.schedule(options.pop("call"), **options)
     with pytest.raises(NotSerializable):
