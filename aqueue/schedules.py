@@ -128,7 +128,8 @@ class Schedules:
         A schedule of the code is there once a worker has come up with it; one that has ended is no longer there.
         """
         store = await self._store()
-        names, found = [*await self._ids("code"), *await self._ids("user")], builtins.list[ScheduleInfo]()
+        names = builtins.list(dict.fromkeys([*await self._ids("code"), *await self._ids("user")]))
+        found = builtins.list[ScheduleInfo]()
         for first in range(0, len(names), DESCRIBED):
             now, some = await store.describe(names[first : first + DESCRIBED])
             for one in some:

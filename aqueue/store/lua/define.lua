@@ -20,7 +20,10 @@
 --- @include clock
 --- @include noting
 
-redis.call('ZCARD', user_made) -- a key of the wrong type is refused here, before anything is written
+-- A key of the wrong type is refused here, before anything is written.
+redis.call('ZCARD', user_made)
+redis.call('GET', changed)
+
 local now, seen = now_ms(), known_of(entry)
 if is_live(seen, 'code') then
   return { 'code', now }

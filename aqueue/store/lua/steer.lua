@@ -18,6 +18,7 @@
 -- A key of the wrong type is refused here, before anything is written.
 redis.call('ZCARD', schedules)
 redis.call('ZCARD', user_made)
+redis.call('GET', changed)
 
 local now, seen = now_ms(), known_of(entry)
 local index = seen.owner == 'user' and user_made or schedules
