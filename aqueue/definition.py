@@ -134,14 +134,14 @@ def define(call: Call[Any], schedule: Schedule, settings: Settings, wire: Wire) 
     return made_of(schedule, task.name, wire.seal_schedule(schedule.id, task.name, envelope), job, _digest_of(envelope))
 
 
-def changed(one: Definition, schedule: Schedule) -> Definition:
-    """Give a definition other times, and leave its call as it is."""
+def changed(one: Definition, schedule: Schedule, wire: Wire) -> Definition:
+    """Give a definition other times, and leave its call as it is, sealed with today's key."""
     word = gate_word(_gate(one.id), f"schedule {one.id}")
     words = [other for other in one.job.limits.split(",") if other and other != word]
     if schedule.overlap == "queue":
         words.insert(0, word)
     job = msgspec.structs.replace(one.job, limits=",".join(words))
-    return made_of(schedule, one.task, one.call, job, one.digest[DIGEST_CHARACTERS:])
+    return made_of(schedule, one.task, wire.renew_schedule(one.id, one.call), job, one.digest[DIGEST_CHARACTERS:])
 
 
 def _gate(schedule_id: str) -> Concurrency:

@@ -213,7 +213,7 @@ class Schedules:
         schedule = make_schedule(_timing_edited(one.schedule, changes), id=one.id, **_options_edited(one, changes))
         if "call" in changes:
             return define(self._queue.own_call(changes["call"]), schedule, self._queue.settings, self._queue.wire)
-        return changed(one, schedule)
+        return changed(one, schedule, self._queue.wire)
 
     async def pause(self, schedule_id: str) -> bool:
         """Let no further slot start a job; return whether that is a change. Errors: as resume."""

@@ -34,7 +34,7 @@ from aqueue.worker.ear import Bell
 
 SOON = timedelta(milliseconds=200)
 KEY = "k1:" + "A" * 42 + "E="
-OTHER_KEY = "k1:" + "B" * 42 + "E="
+NEXT_KEY = "k2:" + "B" * 42 + "E="
 
 
 @pytest.fixture
@@ -394,6 +394,54 @@ async def test_what_is_stored_is_sealed_and_so_are_its_jobs(
         assert notes.words == []
         await queue.schedules.delete("x")
         await queue.schedules.delete("y")
+
+
+@pytest.mark.parametrize("again", ["edited", "made"])
+async def test_a_key_is_replaced_and_no_schedule_is_refused(server: Server, again: str) -> None:
+    """Whoever has the old key and the new one seals a schedule with the new one; its count goes on."""
+
+    def release(ring: str) -> tuple[Queue, Notes]:
+        queue = Queue("q", url=server.url, settings=Settings(seal=Signing(ring), lease=1.5))
+        return queue, Notes(queue)
+
+    rings = (KEY, f"{KEY},{NEXT_KEY}", f"{NEXT_KEY},{KEY}", NEXT_KEY)
+    old, _, both, new = releases = [release(ring) for ring in rings]
+
+    async def make(queue: Queue, notes: Notes) -> None:
+        await queue.schedule(notes.task.call("x"), every=0.1, id="x", repeat=100)
+
+    await make(*old)
+    async with Worker(releases[1][0]):
+        await until(lambda: releases[1][1].words)
+        if again == "made":
+            await make(*both)
+        else:
+            await both[0].schedules.edit("x")
+        releases[1][1].words.clear()
+        await until(lambda: releases[1][1].words)
+    assert (await both[0].schedules.get("x")).jobs >= 2
+    async with Worker(new[0]):
+        await until(lambda: new[1].words)
+        assert (await new[0].schedules.get("x")).args == ["x"]
+        await new[0].schedules.delete("x")
+    for queue, _ in releases:
+        await queue.close()
+
+
+async def test_a_server_that_falls_back_starts_no_slot_again_whose_job_it_has(
+    queue: Queue, notes: Notes, raw: redis.Redis
+) -> None:
+    """A replica may be behind; what it lost of a schedule's progress is found again by the jobs' ids."""
+    async with Worker(queue), Worker(queue):
+        await queue.schedule(notes.task.call(), every=0.1, id="x", misfire="all")
+        await until(lambda: len(notes.slots) >= 4)
+        raw.hincrby("aqueue:{q}:schedule:x", "slot_ms", -300)
+        begun = len(notes.slots)
+        await until(lambda: len(notes.slots) >= begun + 4)
+        await queue.schedules.delete("x")
+    assert set(Counter(notes.slots).values()) == {1}
+    slots = sorted(filter(None, notes.slots))
+    assert slots[-1] - slots[0] == (len(slots) - 1) * timedelta(seconds=0.1)
 
 
 def raw_call(raw: redis.Redis, schedule_id: str) -> bytes:

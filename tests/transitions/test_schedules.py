@@ -160,6 +160,26 @@ async def test_a_delete_leaves_a_note_for_calls_that_come_late(client: Client, s
     assert store.dump()["ttl"] == {"changed": 120}
 
 
+async def test_the_same_that_is_sealed_anew_is_taken(client: Client, store: Store, raw: redis.Redis) -> None:
+    """With the next key; nothing else about it is new."""
+    store.seed(stored(started="5"))
+    listed(store, raw)
+    before = store.dump()
+    assert await client.schedules.define(msgspec.structs.replace(ONE, call=b"sealed anew"), "second") == "kept"
+    assert store.dump() == but(before, {"schedule:one": {"call": "sealed anew"}, "changed": "second"}, TOLD)
+
+
+async def test_a_schedule_of_the_first_release_goes_on(client: Client, store: Store, raw: redis.Redis) -> None:
+    """It knew no owners; a slot that was missed during the upgrade is still made up for."""
+    old = {"definition": "old", "declared_ms": -60, "slot_ms": -30, "task": "t", "worker": "gone"}
+    store.seed({"schedule:one": old}, worker("me"))
+    listed(store, raw, owner="code")
+    found = await tick(client, CODES, after=0, upto=0, next_ms=None)
+    assert (found.state, found.last_ms) == ("new", round(store.instant_ms(-30)))
+    assert store.dump()["schedule:one"]["owner"] == "code"
+    assert await client.schedules.define(ONE, "x") == "code"
+
+
 async def test_a_slot_starts_its_job_once(client: Client, store: Store, raw: redis.Redis) -> None:
     """However often it is told, and whoever tells it."""
     store.seed(stored(), worker("me"))

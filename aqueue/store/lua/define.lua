@@ -28,10 +28,14 @@ local now, seen = now_ms(), known_of(entry)
 if is_live(seen, 'code') then
   return { 'code', now }
 end
+local lives = is_live(seen, 'user')
 if seen.made == made or seen.before == made or not seen.removed_ms and seen.owner == 'user' and seen.definition == definition then
+  if lives and seen.definition == definition and redis.call('HGET', entry, 'call') ~= call then
+    redis.call('HSET', entry, 'call', call) -- the same, sealed anew, with another key perhaps
+    tell_workers(changed, prefix, made)
+  end
   return { 'kept', now }
 end
-local lives = is_live(seen, 'user')
 if expected ~= '' and (not lives or seen.definition ~= expected) then
   return { 'other', now }
 end

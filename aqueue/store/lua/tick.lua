@@ -69,9 +69,12 @@ if is_lost then
   redis.call('DEL', entry)
 end
 if is_lost or seen.definition ~= definition then
-  redis.call('HSET', entry, 'owner', owner, 'definition', definition, 'spec', spec, 'call', call, 'task', task,
-    'declared_ms', declared_ms, 'slot_ms', last)
+  redis.call('HSET', entry, 'owner', owner, 'definition', definition, 'spec', spec, 'task', task, 'declared_ms', declared_ms,
+    'slot_ms', last)
   answer = 'new'
+end
+if answer == 'new' or owner == 'code' and upto_ms == 0 then -- of a worker that has just come up, with other keys perhaps
+  redis.call('HSET', entry, 'call', call)
 end
 if is_lost then
   seen = known_of(entry)

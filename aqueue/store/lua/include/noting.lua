@@ -20,6 +20,7 @@ local function known_of(entry)
   for i, name in ipairs(KNOWN) do
     seen[name] = values[i] or nil
   end
+  seen.owner = seen.owner or seen.definition and 'code' -- of the first release, which knew no other
   return seen
 end
 
