@@ -6,19 +6,16 @@ failed, and leaves those alone that have moved on since they were looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, cast, get_args
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import msgspec
 
 from aqueue.job import JobId
 from aqueue.store import layout
-from aqueue.store.scripts import Arg, load
+from aqueue.store.part import Part
+from aqueue.store.scripts import Arg
 
-if TYPE_CHECKING:
-    from aqueue.store.client import Client
-
-T = TypeVar("T")
 Rerun: TypeAlias = Literal["queued", "scheduled", "unfinished", "gone", "missing", "changed", "damaged"]
 Purge: TypeAlias = Literal["deleted", "changed"]
 Order: TypeAlias = Literal["latest", "oldest"]
@@ -82,39 +79,20 @@ class Again(msgspec.Struct, frozen=True, gc=False):
     """The gates of the new arguments; None leaves its own."""
 
 
-class FailureStore:
+class FailureStore(Part):
     """The transitions of failed jobs."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def _run(
-        self,
-        name: str,
-        read: Callable[[Any], T],
-        keys: Sequence[str],
-        argv: Sequence[Arg] = (),
-        *,
-        each: Sequence[str] = (),
-        items: Sequence[Arg] = (),
-    ) -> T:
-        script = load(name)
-        reply = await self._client.links.run(
-            self._client.keys.queued, script, script.arguments(keys, argv, each, items)
-        )
-        return layout.understood(name, read, reply)
 
     async def look(self, after: Place | None, order: Order, count: int, head: int = 0) -> FailedLook:
         """Look at up to `count` failed jobs from a place on, and at `head` bytes of each envelope.
 
         Source: lua/list_failed.lua; a place instead of an offset, so that pages neither repeat nor skip.
         """
-        keys, (goes, member) = self._client.keys, after or (b"", b"")
+        keys, (goes, member) = self.keys, after or (b"", b"")
         return await self._run("list_failed", _look, [keys.failed], [keys.base, goes, member, order, count, head])
 
     async def rerun(self, jobs: Sequence[Again], call: str, delay_ms: int = 0) -> list[Rerun]:
         """Run ended jobs again, each once for one `call`, whoever sends it how often. Source: lua/rerun.lua."""
-        keys, items = self._client.keys, list[Arg]()
+        keys, items = self.keys, list[Arg]()
         for job in jobs:
             items += job.id, job.ended, job.envelope, "-" if job.limits is None else job.limits
         words = await self._run(
@@ -132,14 +110,14 @@ class FailureStore:
         words = await self._run(
             "purge_failed",
             layout.each(layout.one_of(*get_args(Purge)), len(entries)),
-            [self._client.keys.failed],
+            [self.keys.failed],
             each=self._records([entry.id for entry in entries]),
             items=[part for entry in entries for part in (entry.place.member, entry.ended)],
         )
         return cast("list[Purge]", words)
 
     def _records(self, job_ids: Sequence[JobId]) -> list[str]:
-        keys = self._client.keys
+        keys = self.keys
         return [key for job_id in job_ids for key in (keys.job(job_id), keys.payload(job_id))]
 
 
