@@ -27,7 +27,7 @@ local granted = delay_ms > 0 and 'scheduled' or 'queued'
 local function refusal(state, since, ended, payload)
   if not state then
     return 'missing'
-  elseif ended ~= '' and (state ~= 'failed' or since ~= ended) then
+  elseif ended ~= '' and (state ~= 'failed' or (since or '0') ~= ended) then
     return 'changed'
   elseif state ~= 'failed' and state ~= 'cancelled' and state ~= 'expired' then
     return state == 'completed' and 'gone' or 'unfinished'

@@ -6,6 +6,8 @@
 -- The runs that are kept; the oldest make way.
 local KEPT_RUNS = 20
 
+local SIZE_DIGITS = 9 -- of an error in bytes; what is longer was not written by us
+
 local RUN = '^%d+ %d+ %S+ (%l+) (%d+)\n()'
 
 -- The history without what is more than one run less than are kept, and without what cannot be read.
@@ -13,7 +15,7 @@ local function latest(history)
   local from = 1
   for _ = 1, KEPT_RUNS - 1 do
     local outcome, bytes, told = string.match(history, RUN, from)
-    local after = outcome and told + number(bytes)
+    local after = outcome and #bytes <= SIZE_DIGITS and told + number(bytes)
     if not after or after > #history + 1 then
       break
     end
