@@ -70,6 +70,8 @@ TRANSITIONS: Final[dict[str, tuple[tuple[JobState | None, JobState | None], ...]
         (JobState.CANCELLED, JobState.QUEUED),
         (JobState.EXPIRED, JobState.QUEUED),
         (JobState.FAILED, JobState.SCHEDULED),
+        (JobState.CANCELLED, JobState.SCHEDULED),
+        (JobState.EXPIRED, JobState.SCHEDULED),
     ),
 }
 """The arrows of the state machine. `docs/states.md` draws them; a test compares the two."""
