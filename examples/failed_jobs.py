@@ -1,16 +1,17 @@
 """After an outage: look what has failed and why, run some of it again, one with other arguments, and delete the rest.
 
-    4 failed, 2 of them because of the outage
-    Atlantis: retried, __main__.Unreachable: no answer
-    Atlantis: failed, ValueError: Atlantis is nowhere
-    queued again: 2
-    Paris is at 48.9, 2.4
-    Lima is at -12.0, -77.0
-    instead of Atlantis: Thera is at 36.4, 25.4
-    deleted: 1
+4 failed, 2 of them because of the outage
+Atlantis: retried, __main__.Unreachable: no answer
+Atlantis: failed, ValueError: Atlantis is nowhere
+queued again: 2
+Paris is at 48.9, 2.4
+Lima is at -12.0, -77.0
+instead of Atlantis: Thera is at 36.4, 25.4
+deleted: 1
 """
 
 import asyncio
+import logging
 
 from aqueue import Context, Queue, Retry, Worker
 
@@ -54,4 +55,5 @@ async def main() -> None:
         print("deleted:", await queue.failed.purge())
 
 
+logging.getLogger("aqueue.worker").setLevel(logging.CRITICAL)  # the tracebacks; what failed is told below
 asyncio.run(main())

@@ -129,7 +129,7 @@ def retry(
     """Run failed, cancelled or expired jobs again."""
     where, chosen, wait = Where(url, prefix), _filter(task, error, older_than, newer_than), _seconds(delay)
     if failed:
-        with _progress(shown=not as_json) as watch:
+        with progress(shown=not as_json) as watch:
             done = ask(where, lambda site: failures.retry_failed(site, ids or [], wait, watch, chosen))
         show(done, render.show_retried, as_json=as_json)
     elif chosen:
@@ -160,7 +160,7 @@ def purge(
     if chosen and not failed:
         _refuse("--task, --error, --older-than and --newer-than choose among failed jobs; add --failed.")
     if failed:
-        with _progress(shown=yes and not as_json) as watch:
+        with progress(shown=yes and not as_json) as watch:
             done = ask(where, lambda site: failures.purge_failed(site, queues, watch, chosen, really=yes))
     else:
         done = ask(where, lambda site: site.purge(queues, really=yes))
@@ -184,7 +184,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 @contextmanager
-def _progress(*, shown: bool, console: Console | None = None) -> Generator[failures.Watch]:
+def progress(*, shown: bool, console: Console | None = None) -> Generator[failures.Watch]:
     """Show how far long work is, at a terminal and there beside the answer; it goes when the work is done."""
     out = console or Console(stderr=True)
     with Progress(console=out, transient=True, disable=not (shown and out.is_terminal)) as bars:
