@@ -23,7 +23,7 @@ from aqueue.job import JobId, JobInfo, JobState
 from aqueue.settings import Duration, instant_ms, seconds
 from aqueue.store.client import BATCH, Client
 from aqueue.store.failures import CHANGED_AT_ONCE, Again, FailedEntry, FailedLook, Order, Place
-from aqueue.store.inspection import job_info
+from aqueue.store.inspection import damaged, job_info
 from aqueue.store.keys import checked_name
 from aqueue.store.sealing import is_sealed, outside
 from aqueue.store.wire import Wire
@@ -39,6 +39,7 @@ Change: TypeAlias = Callable[[Client, Sequence[FailedEntry]], Awaitable[set[JobI
 
 HEAD_BYTES: Final = 1024
 """Of an envelope; the task's name, of up to 200 characters, stands at its beginning."""
+_STATES: Final = frozenset(state.encode() for state in JobState)
 _PLACE: Final = re.compile(r"(inf|\d{1,17}):(.+)", re.DOTALL)
 _TASK: Final = re.compile(rb'\s*\[\s*\d+\s*,\s*("(?:[^"\\]|\\.)*")')
 
@@ -127,6 +128,8 @@ class FailedJobs:
         ((record, payload),) = await store.inspect([checked])
         if not record:
             raise JobNotFound(checked)
+        if record.get("state", b"") not in _STATES:
+            raise damaged(self._queue.name, checked)
         if (state := record.get("state", b"").decode("utf-8", "replace")) != JobState.FAILED:
             raise ConfigurationError(f"Job {checked} has not failed, it is {state}; leave it, or see queue.rerun.")
         again = Again(checked, record.get("ended_ms", b"0").decode("utf-8", "replace"))
@@ -271,9 +274,9 @@ class _Walk:
         size = min(BATCH, wanted + 1) if self._filter == _ALL else BATCH
         if self._order == "oldest":
             latest = await store.failures.look(None, "latest", 1)
+            self._begin(latest)
             if not latest.entries:
                 return
-            self._begin(latest)
             self._end = latest.entries[0].place.rank
         while True:
             seen = await store.failures.look(after, self._order, size, head)

@@ -24,7 +24,7 @@ from aqueue.scheduling import Scheduling
 from aqueue.settings import Settings
 from aqueue.store import codec
 from aqueue.store.client import BATCH, Client
-from aqueue.store.inspection import job_info, result_of
+from aqueue.store.inspection import damaged, job_info, result_of
 from aqueue.store.keys import checked_name
 from aqueue.store.records import NewJob, QueueStats
 from aqueue.store.waiting import Waiting
@@ -265,6 +265,8 @@ class Queue(Scheduling):
                 raise ConfigurationError(f"Job {job_id} has not ended yet; cancel it first, or wait.")
             case "gone":
                 raise ConfigurationError(f"Job {job_id} has completed, so its arguments are gone; enqueue it anew.")
+            case "damaged":
+                raise damaged(self.name, JobId(job_id))
             case _:
                 return
 

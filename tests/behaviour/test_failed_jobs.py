@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 import redis
 from facts import until, until_state
+from redis.exceptions import TimeoutError as RedisTimeout
 from servers import Server
 
 from aqueue import (
@@ -30,6 +31,7 @@ from aqueue import (
     Retry,
     Settings,
     Signing,
+    StoreError,
     Worker,
 )
 from aqueue.job import JobError, LeaseToken, WorkerId
@@ -58,7 +60,7 @@ class Shop:
         return f"{what} for {price}"
 
     async def _fetch(self, url: str) -> None:
-        raise redis.exceptions.TimeoutError(url)
+        raise RedisTimeout(url)
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ async def test_failed_jobs_are_chosen_by_task_error_and_age(shop: Shop, queue: Q
     assert [info.id for info in (await failed.list()).jobs[:1]] != []
     assert sorted(await pages(queue, limit=2)) == sorted(job.id for job in [*bad, lost])
     assert sorted(await pages(queue, limit=1, task="sell")) == sorted(job.id for job in bad)
-    for name in ("TimeoutError", "redis.exceptions.TimeoutError", redis.exceptions.TimeoutError):
+    for name in ("TimeoutError", "redis.exceptions.TimeoutError", RedisTimeout):
         assert await pages(queue, error=name) == [lost.id]
     assert await pages(queue, error=ValueError, task="fetch") == []
     assert await failed.count(error="Timeout") == 0
@@ -177,6 +179,9 @@ async def test_a_filter_that_is_none_is_refused(chosen: dict[str, Any], says: st
         with pytest.raises(ConfigurationError, match=says):
             await act(**chosen)
     assert await job.status() is JobState.FAILED
+    await queue.failed.purge()
+    with pytest.raises(ConfigurationError, match=says):
+        await queue.failed.purge(**chosen)
 
 
 async def test_an_unknown_filter_or_page_is_refused(queue: Queue) -> None:
@@ -284,6 +289,14 @@ async def test_only_a_job_that_has_failed_is_run_again_here(shop: Shop, queue: Q
         await queue.failed.rerun(job.id, delay=-1)
     assert await job.status() is JobState.FAILED
     await waiting.cancel()
+
+
+async def test_a_damaged_record_is_named(queue: Queue, raw: redis.Redis) -> None:
+    """Whoever asks for a rerun must not believe that it is done."""
+    raw.set("aqueue:{q}:job:odd", "text", ex=60)
+    for act in (queue.failed.rerun, queue.rerun):
+        with pytest.raises(StoreError, match="record of job odd on queue q is damaged"):
+            await act("odd")
 
 
 async def test_a_delayed_rerun_starts_when_it_is_due(shop: Shop, queue: Queue) -> None:
@@ -527,7 +540,7 @@ async def test_errors_in_the_history_are_encrypted_too(server: Server) -> None:
         job = await pay.enqueue(SECRET)
         await run(queue, job)
         with redis.Redis(unix_socket_path=str(server.socket)) as raw:
-            record: dict[bytes, bytes] = raw.hgetall(f"aqueue:{{q}}:job:{job.id}")
+            record: Any = raw.hgetall(f"aqueue:{{q}}:job:{job.id}")
         assert b"history" in record
         assert SECRET.encode() not in b"".join(record.values())
         assert b"ValueError" not in b"".join(record.values())
