@@ -51,8 +51,6 @@ def amended(queue: Queue, job_id: JobId, payload: bytes, limits: str, changes: C
     old = wire.parts(stored)
     new = changes.of(old)
     task = queue.tasks.get(stored.task)
-    if task is not None:
-        task.call(*new[0], **new[1])
     envelope = wire.encode_call(stored.task, *new, stored.headers)
     check_size(envelope, Outgoing(stored.task, *new), settings, wire)
     if task is not None:

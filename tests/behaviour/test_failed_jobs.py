@@ -75,7 +75,9 @@ async def run(queue: Queue, *jobs: Job[Any]) -> None:
             await until_state(job, JobState.FAILED, JobState.COMPLETED)
 
 
-async def fail_many(queue: Queue, count: int, task: str = "sell", error: str = "ValueError") -> list[Job[Any]]:
+async def fail_many(
+    queue: Queue, count: int, task: str = "sell", error: str = "ValueError", hours: int = 1
+) -> list[Job[Any]]:
     """Make failed jobs without running them, five hundred at a time."""
     call = queue.remote(task).call("bad")
     jobs = await queue.enqueue_many([call] * count)
@@ -85,7 +87,7 @@ async def fail_many(queue: Queue, count: int, task: str = "sell", error: str = "
     while turn == 0 or settles:
         turn += 1
         answer = await store.settle_and_claim(WorkerId(f"w-{task}-{error}"), turn, settles, 500)
-        failed = Failed(JobError(type=error, message="no", traceback="somewhere"), HOUR_MS)
+        failed = Failed(JobError(type=error, message="no", traceback="somewhere"), hours * HOUR_MS)
         settles = [Settle(lease.id, LeaseToken(lease.token), failed) for lease in answer.leases]
     await store.retire(WorkerId(f"w-{task}-{error}"))
     return jobs
@@ -384,6 +386,34 @@ async def test_what_fails_again_meanwhile_is_not_run_a_third_time(shop: Shop, qu
 
         await until(all_failed)
     assert len(shop.sold) == 40
+
+
+@pytest.mark.parametrize("act", ["rerun_all", "purge"])
+async def test_what_fails_meanwhile_stays_and_does_not_keep_the_work_going(
+    act: str, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs fail as fast as they are dealt with, and they stand before and behind what is to come."""
+    await fail_many(queue, 600)
+    await fail_many(queue, 1, hours=3)
+    looks, new, look = 0, list[Job[Any]](), FailureStore.look
+
+    async def busy(self: FailureStore, *args: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if 1 < looks < 6:
+            monkeypatch.setattr(FailureStore, "look", look)
+            new.extend(await fail_many(queue, 5, task="fetch", hours=2))
+            new.extend(await fail_many(queue, 500, task="fetch", hours=4))
+            monkeypatch.setattr(FailureStore, "look", busy)
+        return await look(self, *args)
+
+    monkeypatch.setattr(FailureStore, "look", busy)
+    delay = {"delay": 600} if act == "rerun_all" else {}
+    assert await getattr(queue.failed, act)(**delay) == 601
+    monkeypatch.undo()
+    assert looks == 3
+    assert await queue.failed.count(task="fetch") == len(new) == await queue.failed.count()
+    await queue.purge()
 
 
 async def test_work_that_was_broken_off_is_begun_again_and_nothing_is_done_twice(queue: Queue) -> None:
