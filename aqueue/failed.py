@@ -22,7 +22,7 @@ from aqueue.errors import AqueueError, ConfigurationError, JobNotFound, PayloadR
 from aqueue.job import JobId, JobInfo, JobState
 from aqueue.settings import Duration, instant_ms, seconds
 from aqueue.store.client import BATCH, Client
-from aqueue.store.failures import CHANGED_AT_ONCE, Again, FailedEntry, FailedLook, Order, Place
+from aqueue.store.failures import CHANGED_AT_ONCE, LOOKED_AT_ONCE, Again, FailedEntry, FailedLook, Order, Place
 from aqueue.store.inspection import damaged, job_info
 from aqueue.store.keys import checked_name
 from aqueue.store.sealing import is_sealed, outside
@@ -264,14 +264,14 @@ class _Walk:
         self.listed = 0
 
     async def pages(
-        self, store: Client, after: Place | None = None, wanted: int = BATCH
+        self, store: Client, after: Place | None = None, wanted: int = LOOKED_AT_ONCE
     ) -> AsyncGenerator[list[FailedEntry]]:
         """Give those that match, of as many at a time as one call has looked at.
 
         From the oldest on it ends with what had failed when it began.
         """
         head = 0 if self._filter.task is None else HEAD_BYTES
-        size = min(BATCH, wanted + 1) if self._filter == _ALL else BATCH
+        size = min(LOOKED_AT_ONCE, wanted + 1) if self._filter == _ALL else LOOKED_AT_ONCE
         if self._order == "oldest":
             latest = await store.failures.look(None, "latest", 1)
             self._begin(latest)

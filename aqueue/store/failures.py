@@ -20,8 +20,9 @@ Rerun: TypeAlias = Literal["queued", "scheduled", "unfinished", "gone", "missing
 Purge: TypeAlias = Literal["deleted", "changed"]
 Order: TypeAlias = Literal["latest", "oldest"]
 
+LOOKED_AT_ONCE: Final = 200
 CHANGED_AT_ONCE: Final = 100
-"""Jobs that one script call changes, for about a millisecond."""
+"""Jobs that one script call looks at, or changes, for about a millisecond."""
 MOST_DIGITS: Final = 15
 """Of an instant; beyond it nothing was written by us."""
 

@@ -35,7 +35,7 @@ from aqueue import (
     Worker,
 )
 from aqueue.job import JobError, LeaseToken, WorkerId
-from aqueue.store.failures import CHANGED_AT_ONCE, FailureStore
+from aqueue.store.failures import CHANGED_AT_ONCE, LOOKED_AT_ONCE, FailureStore
 from aqueue.store.records import Failed, Settle
 
 KEY: Final = f"k1:{base64.b64encode(b'0123456789abcdef' * 2).decode()}"
@@ -150,7 +150,7 @@ async def test_pages_stay_as_they_are_while_jobs_fail_and_leave(shop: Shop, queu
 
 
 async def test_a_rare_job_is_found_among_many(queue: Queue) -> None:
-    """The page is filled by looking on, five hundred at a time, and no page comes empty for nothing."""
+    """The page is filled by looking on, some hundreds at a time, and no page comes empty for nothing."""
     (rare,) = await fail_many(queue, 1, error="KeyError")
     await fail_many(queue, MANY)
     page = await queue.failed.list(error="KeyError")
@@ -349,7 +349,7 @@ async def test_jobs_that_match_run_again_in_the_order_in_which_they_failed(queue
     steps: list[tuple[int, int]] = []
     assert await queue.failed.rerun_all(task="sell", progress=lambda *step: steps.append(step)) == MANY
     assert [info.id for info in await queue.jobs("queued", limit=MANY)] == [job.id for job in jobs]
-    assert steps == [(500, MANY + 3), (1000, MANY + 3), (MANY + 3, MANY + 3)]
+    assert steps == [(min(n, MANY + 3), MANY + 3) for n in range(200, MANY + 200, 200)]
     assert await queue.failed.rerun_all(delay="1h") == 3
     stats = await queue.stats()
     assert (stats.queued, stats.scheduled, stats.failed, stats.counters["rerun"]) == (MANY, 3, 0, MANY + 3)
@@ -370,7 +370,7 @@ async def test_no_step_is_longer_because_there_is_more_to_do(queue: Queue, monke
     await queue.failed.rerun_all(delay="1h")
     await fail_many(queue, MANY)
     await queue.failed.purge(error="ValueError")
-    assert max(sizes) == 500
+    assert max(sizes) == LOOKED_AT_ONCE
     assert sizes.count(CHANGED_AT_ONCE) == 2 * MANY // CHANGED_AT_ONCE
     await queue.purge()
 
@@ -411,7 +411,7 @@ async def test_what_fails_meanwhile_stays_and_does_not_keep_the_work_going(
     delay = {"delay": 600} if act == "rerun_all" else {}
     assert await getattr(queue.failed, act)(**delay) == 601
     monkeypatch.undo()
-    assert looks == 3
+    assert looks <= 6
     assert await queue.failed.count(task="fetch") == len(new) == await queue.failed.count()
     await queue.purge()
 
