@@ -39,7 +39,7 @@ from aqueue.errors import (
     UnsafeServer,
 )
 from aqueue.failed import FailedJobs, FailedPage
-from aqueue.job import Attempt, Cancellation, Job, JobInfo, JobState
+from aqueue.job import Attempt, Cancellation, Failure, Job, JobInfo, JobState
 from aqueue.keyring import Encryption, Signing
 from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
@@ -67,6 +67,7 @@ __all__ = [
     "Encryption",
     "FailedJobs",
     "FailedPage",
+    "Failure",
     "Job",
     "JobCancelled",
     "JobError",

@@ -103,6 +103,7 @@ class JobRow:
     ran_s: float | None
     worker: str | None
     error: ErrorRow | None
+    failure: str | None
     result_bytes: int | None
     history: list[RunRow]
 
@@ -127,6 +128,7 @@ class JobRow:
             ran_s=info.ran,
             worker=info.worker,
             error=_error(info.error),
+            failure=info.failure,
             result_bytes=info.result_bytes,
             history=[RunRow.of(run) for run in info.history],
         )

@@ -28,6 +28,7 @@ from aqueue import (
     Queue,
     Rate,
     Retry,
+    RetryLater,
     Settings,
     StoreUnavailable,
     Worker,
@@ -65,6 +66,7 @@ class Workload:
 
     def _register_tasks(self) -> None:
         history = self.history
+        asked_for_time: set[str] = set()
 
         def started(context: Context, label: str = "") -> str:
             assert context.job is not None
@@ -74,12 +76,19 @@ class Workload:
 
         @self._worker.task
         async def add(context: Context, n: int) -> int:
-            history.end(started(context))
+            job_id = started(context)
+            if n < 0:
+                raise Discard("less than nothing")
+            history.end(job_id)
             return n
 
         @self._worker.task
         async def second_time(context: Context) -> str:
             job_id = started(context)
+            if job_id not in asked_for_time:
+                asked_for_time.add(job_id)
+                history.cause(job_id)
+                raise RetryLater(0.01, "not ready yet", count=False)
             if context.attempt == 1:
                 history.cause(job_id)
                 raise ValueError("the first time it fails")
@@ -90,14 +99,6 @@ class Workload:
         async def doomed(context: Context) -> None:
             started(context)
             raise Discard("of no use")
-
-        @self._worker.task
-        async def picky(context: Context, n: int) -> int:
-            job_id = started(context)
-            if n < 0:
-                raise Discard("less than nothing")
-            history.end(job_id)
-            return n
 
         @self._worker.task
         async def gated(context: Context, label: str) -> str:
@@ -247,10 +248,10 @@ class Workload:
 
     async def _choose_among_the_failed(self) -> None:
         failed = self._producer.failed
-        (job,) = await self._enqueue(self._call("picky", -1))
+        (job,) = await self._enqueue(self._call("add", -1))
         with pytest.raises(JobFailed):
             await self._result(job)
-        page = await self._insist(lambda: failed.list(task="picky", error="Discard"))
+        page = await self._insist(lambda: failed.list(task="add", error="Discard"))
         assert page is not None
         assert [info.id for info in page.jobs] == [job.id]
 
@@ -261,19 +262,19 @@ class Workload:
         await self._insist(change, done=(ConfigurationError,))
         assert await self._result(job) == 17
 
-        (other,) = await self._enqueue(self._call("picky", -2))
+        (other,) = await self._enqueue(self._call("add", -2))
         with pytest.raises(JobFailed):
             await self._result(other)
 
         async def again() -> None:
             self.history.cause(other.id)
-            await failed.rerun_all(task="picky")
+            await failed.rerun_all(task="add")
 
         await self._insist(again)
         with pytest.raises(JobFailed):
             await self._result(other)
         self.history.removed.add(other.id)
-        await self._insist(lambda: failed.purge(error="Discard", task="picky"))
+        await self._insist(lambda: failed.purge(error="Discard", task="add"))
         page = await self._insist(failed.list)
         assert page is not None
         assert page.jobs == []
