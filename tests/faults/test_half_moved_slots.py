@@ -116,6 +116,7 @@ class FullQueue:
             "purge": lambda: store.purge("waiting"),
             "purge failed": lambda: store.purge("failed"),
             "stats": store.stats,
+            "list failed": lambda: store.failures.look(None, "latest", 10),
             "list": lambda: store.list_ids(JobState.RUNNING, 0, 10),
             "tick": lambda: store.schedules.tick(ME, MADE, [Slot(-1, new)], after_ms=0, upto_ms=0, next_ms=None),
             "withdraw": lambda: store.schedules.withdraw(ME, 1, ["work"], []),

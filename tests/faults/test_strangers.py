@@ -86,6 +86,7 @@ class Pair:
             lambda: queue.schedules.resume("s"), lambda: queue.schedules.run("s", call="c"),
             lambda: queue.schedules.delete("s"), lambda: job.reschedule(delay=5),
             lambda: queue.purge(failed=True), queue.purge,
+            queue.failed.list, queue.failed.rerun_all, queue.failed.purge,
         ]  # fmt: skip
         complaints = []
         for operation in operations:

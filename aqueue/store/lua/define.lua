@@ -18,7 +18,7 @@
 -- ARGV begins     int   1 if a job is to start at once
 -- RETURNS new | changed | kept, as it was the same | code, which it belongs to | other, than was expected; now
 --- @include clock
---- @include noting
+--- @include remembering
 
 -- A key of the wrong type is refused here, before anything is written.
 redis.call('ZCARD', user_made)

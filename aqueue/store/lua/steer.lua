@@ -13,7 +13,7 @@
 -- ARGV what       str   pause | resume, without the slots that have passed meanwhile | delete
 -- RETURNS done | already | code, which it belongs to | ended | missing
 --- @include clock
---- @include noting
+--- @include remembering
 
 -- A key of the wrong type is refused here, before anything is written.
 redis.call('ZCARD', schedules)
@@ -34,7 +34,7 @@ if what == 'delete' then
   end
   redis.call('DEL', entry)
   redis.call('HSET', entry, 'owner', 'user', 'made', made, 'before', seen.made or '')
-  note(index, entry, id, 'removed_ms', now)
+  leave_note(index, entry, id, 'removed_ms', now)
 elseif seen.ended_ms then
   return 'ended'
 elseif what == 'pause' then

@@ -35,7 +35,7 @@
 --- @include queueing
 --- @include uniqueness
 --- @include storing
---- @include noting
+--- @include remembering
 
 -- A key of the wrong type is refused here, before anything is written.
 redis.call('LLEN', queued)
@@ -132,7 +132,7 @@ if seen.paused then
 end
 local is_over = most > 0 and started >= most or answer ~= 'behind' and upto_ms > 0 and upcoming < 0 and not begins
 if owner == 'user' and is_over then
-  note(schedules, entry, id, 'ended_ms', now)
+  leave_note(schedules, entry, id, 'ended_ms', now)
   return { 'ended', last, now, stored }
 end
 if upcoming < 0 then

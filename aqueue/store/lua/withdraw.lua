@@ -14,7 +14,7 @@
 -- ITEM name       str   of a task that this worker knows, or of a schedule that it declares
 -- RETURNS ids removed
 --- @include clock
---- @include noting
+--- @include remembering
 
 local tasks, kept, removed = {}, {}, {}
 for word, name in items() do
@@ -27,7 +27,7 @@ for _, id in ipairs(redis.call('ZRANGE', schedules, 0, -1)) do
   if not kept[id] and is_live(seen, 'code') and tasks[seen.task] and not is_newer then
     redis.call('DEL', key)
     redis.call('HSET', key, 'worker', me)
-    note(schedules, key, id, 'removed_ms', declared_ms)
+    leave_note(schedules, key, id, 'removed_ms', declared_ms)
     removed[#removed + 1] = id
   end
 end

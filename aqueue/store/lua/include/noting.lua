@@ -1,41 +1,32 @@
--- noting: what is known of a schedule, while it lives and for a while after
+-- noting: what is kept of the runs of a job that did not simply complete
 --
--- Needs clock. Schedules of the code live until their code goes, those that users make until they are deleted or have ended;
--- what is left then is a note.
+-- Needs clock. A record's `history` is its counted runs, the last one first, as text. Each is a line of when the run began and
+-- ended, its worker, how it ended and how many bytes its error has, which follow.
 
--- A user's schedule that has ended is remembered for so long, and a release that is rolled out over a longer time than this
--- brings the schedules back that it no longer has.
-local NOTE_MS = 86400000
+-- The runs that are kept; the oldest make way.
+local KEPT_RUNS = 20
 
--- For as long a change may be told by heartbeats; then workers have looked by themselves.
-local TOLD_MS = 120000
+local SIZE_DIGITS = 9 -- of an error in bytes; what is longer was not written by us
 
-local KNOWN = {
-  'owner', 'definition', 'declared_ms', 'slot_ms', 'job', 'removed_ms', 'ended_ms', 'worker', 'started', 'paused', 'begins',
-  'made', 'before', 'timing', 'task',
-}
+local RUN = '^%d+ %d+ %S+ (%l+) (%d+)\n()'
 
-local function known_of(entry)
-  local seen, values = {}, redis.call('HMGET', entry, unpack(KNOWN))
-  for i, name in ipairs(KNOWN) do
-    seen[name] = values[i] or nil
+-- The history without what is more than one run less than are kept, and without what cannot be read.
+local function latest(history)
+  local from = 1
+  for _ = 1, KEPT_RUNS - 1 do
+    local outcome, bytes, told = string.match(history, RUN, from)
+    local after = outcome and #bytes <= SIZE_DIGITS and told + number(bytes)
+    if not after or after > #history + 1 then
+      break
+    end
+    from = after
   end
-  seen.owner = seen.owner or seen.definition and 'code' -- of the first release, which knew no other
-  return seen
+  return string.sub(history, 1, from - 1)
 end
 
-local function is_live(seen, owner)
-  return seen.owner == owner and seen.definition and not seen.removed_ms and not seen.ended_ms
-end
-
-local function note(index, entry, id, field, now)
-  redis.call('HSET', entry, field, now)
-  redis.call('PEXPIRE', entry, NOTE_MS)
-  redis.call('ZREM', index, id)
-end
-
--- At once where workers listen; who does not hears of it at the next heartbeat.
-local function tell_workers(changed, prefix, what)
-  redis.call('SET', changed, what, 'PX', TOLD_MS)
-  redis.call('SPUBLISH', prefix .. 'channel:schedules', what)
+-- `told` is type and message of its error, however errors are written here; empty where it has none.
+local function note(record, now, worker, outcome, told)
+  local seen = redis.call('HMGET', record, 'started_ms', 'history')
+  local line = string.format('%d %d %s %s %d\n', math.max(0, number(seen[1])), now, worker, outcome, #told)
+  redis.call('HSET', record, 'history', line .. told .. latest(seen[2] or ''))
 end
