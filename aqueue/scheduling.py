@@ -5,6 +5,7 @@ And how a job is given another time.
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, tzinfo
@@ -130,7 +131,7 @@ class Scheduling(ABC):
         at_ms = None if at is None else max(1, instant_ms(at, "at"))
         delay_ms = 0 if delay is None else round(seconds(delay, "delay") * 1000)
         done, due_ms = await (await self.store()).schedules.reschedule(
-            JobId(checked_name(job_id, "job id")), delay_ms=delay_ms, at_ms=at_ms
+            JobId(checked_name(job_id, "job id")), uuid.uuid4().hex, delay_ms=delay_ms, at_ms=at_ms
         )
         match done:
             case "missing":

@@ -184,11 +184,16 @@ class ScheduleStore(Part):
         )
         return cast("Steered", word)
 
-    async def reschedule(self, job_id: JobId, *, delay_ms: int, at_ms: int | None) -> tuple[Rescheduled, int]:
-        """Give a job that waits another time; return where it is now, and when it is due, Unix ms."""
+    async def reschedule(
+        self, job_id: JobId, call: str, *, delay_ms: int, at_ms: int | None
+    ) -> tuple[Rescheduled, int]:
+        """Give a job that waits another time; return where it is now, and when it is due, Unix ms.
+
+        `call` tells this call from others.
+        """
         keys = self.keys
         named = [keys.queued, keys.ranked, keys.held_back, keys.scheduled, keys.job(job_id)]
-        argv: list[Arg] = [keys.base, job_id, delay_ms, at_ms or 0]
+        argv: list[Arg] = [keys.base, job_id, call, delay_ms, at_ms or 0]
         return await self._run("reschedule", _rescheduled, named, argv)
 
 

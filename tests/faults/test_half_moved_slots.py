@@ -126,7 +126,7 @@ class FullQueue:
             "pause a schedule": lambda: store.schedules.steer("made", "pause", "this call"),
             "delete a schedule": lambda: store.schedules.steer("made", "delete", "this call"),
             "reschedule one that is held back": lambda: store.schedules.reschedule(
-                jobs["limited-1"].id, delay_ms=60_000, at_ms=None
+                jobs["limited-1"].id, "c", delay_ms=60_000, at_ms=None
             ),
             "examine": lambda: store.repairs.examine([running], 10),
         }

@@ -269,7 +269,7 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "describe": lambda store: store.schedules.describe(["hourly"]),
     "define": lambda store: store.schedules.define(HOURLY, "this call"),
     "steer": lambda store: store.schedules.steer("hourly", "pause", "this call"),
-    "reschedule": lambda store: store.schedules.reschedule(ONE, delay_ms=5, at_ms=None),
+    "reschedule": lambda store: store.schedules.reschedule(ONE, "c", delay_ms=5, at_ms=None),
 }
 
 

@@ -50,7 +50,7 @@ async def test_every_script_survives_a_script_flush(client: Client, store: Store
         lambda: client.schedules.page("user"),
         lambda: client.schedules.describe(["a"]),
         lambda: client.schedules.withdraw(ME, 1, [], []),
-        lambda: client.schedules.reschedule(JobId("b"), delay_ms=1, at_ms=None),
+        lambda: client.schedules.reschedule(JobId("b"), "c", delay_ms=1, at_ms=None),
         lambda: client.purge("waiting"),
         lambda: client.retire(ME),
     ]
@@ -127,7 +127,7 @@ async def test_the_schedules_of_a_full_server_can_be_stopped(client: Client, sto
     with pytest.raises(StoreFull):
         await client.schedules.define(schedule("c"), "4")
     with pytest.raises(StoreFull):
-        await client.schedules.reschedule(JobId("x"), delay_ms=1, at_ms=None)
+        await client.schedules.reschedule(JobId("x"), "c", delay_ms=1, at_ms=None)
     assert [row.id for row in (await client.schedules.page("user")).rows] == ["a"]
     assert [one.id for one in (await client.schedules.describe(["a", "b", "c"]))[1]] == ["a"]
 

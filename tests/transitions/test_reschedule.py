@@ -8,25 +8,25 @@ import redis
 from aqueue.errors import StoreError
 from aqueue.job import JobId
 from aqueue.store.client import Client
-from aqueue.store.records import NewJob
+from aqueue.store.records import Completed, NewJob
 from transitions.store_image import BASE, TICKET, Store, but, caught, ended, queued, running, scheduled, suspect, worker
-from transitions.turns import claimed, take_turn
+from transitions.turns import claimed, settle, take_turn
 
 A = JobId("a")
 CROWD = {"limits": "c.aa.1"}
 
 
-async def later(client: Client, seconds: int = 60) -> tuple[str, int]:
-    return await client.schedules.reschedule(A, delay_ms=seconds * 1000, at_ms=None)
+async def later(client: Client, seconds: int = 60, call: str = "c") -> tuple[str, int]:
+    return await client.schedules.reschedule(A, f"{call}{seconds}", delay_ms=seconds * 1000, at_ms=None)
 
 
 async def test_a_scheduled_job_is_due_at_another_time(client: Client, store: Store) -> None:
     """Later, and earlier; who parks is woken for what is now the first."""
     before = store.seed(scheduled("a", due=60), scheduled("b", due=90))
     assert (await later(client, 120))[0] == "scheduled"
-    assert store.dump() == but(before, {"scheduled": {"a": 120}, "job:a": {"due_ms": 120}})
+    assert store.dump() == but(before, {"scheduled": {"a": 120}, "job:a": {"due_ms": 120, "retimed": "c120"}})
     assert (await later(client, 30))[0] == "scheduled"
-    assert store.dump() == but(before, {"scheduled": {"a": 30}, "job:a": {"due_ms": 30}}, TICKET)
+    assert store.dump() == but(before, {"scheduled": {"a": 30}, "job:a": {"due_ms": 30, "retimed": "c30"}}, TICKET)
 
 
 async def test_a_scheduled_job_is_queued_at_once_when_its_time_has_come(client: Client, store: Store) -> None:
@@ -35,7 +35,8 @@ async def test_a_scheduled_job_is_queued_at_once_when_its_time_has_come(client: 
     for _ in range(2):
         assert (await later(client, 0))[0] == "queued"
         assert store.dump() == but(
-            before, {"scheduled": {"a": None}, "job:a": {"state": "queued", "due_ms": 0}, "queued": ["a"]}
+            before,
+            {"scheduled": {"a": None}, "job:a": {"state": "queued", "due_ms": 0, "retimed": "c0"}, "queued": ["a"]},
         )
 
 
@@ -58,7 +59,9 @@ async def test_a_queued_job_waits_again_wherever_it_is(place: str, client: Clien
     for _ in range(2):  # sent twice
         assert (await later(client))[0] == "scheduled"
     ticket = {} if place == "queued" else TICKET
-    assert store.dump() == but(before, {"scheduled": {"a": 60}, "job:a": {"state": "scheduled", "due_ms": 60}}, ticket)
+    assert store.dump() == but(
+        before, {"scheduled": {"a": 60}, "job:a": {"state": "scheduled", "due_ms": 60, "retimed": "c60"}}, ticket
+    )
     assert claimed(await take_turn(client, free=5)) == []
     await later(client, 0)
     assert claimed(await take_turn(client, free=5, number=3)) == [("a", "me/3")]
@@ -121,6 +124,20 @@ async def test_a_key_of_the_wrong_type_is_refused_before_anything_is_written(
     with pytest.raises(StoreError):
         await later(client)
     assert store.dump() == before
+
+
+async def test_a_call_that_comes_again_is_answered_as_before(client: Client, store: Store) -> None:
+    """Its job may have begun meanwhile, or ended, or have been given another time by somebody else."""
+    store.seed(queued("a"), worker("me"))
+    first = await later(client, 60)
+    assert await later(client, 60) == first
+    await later(client, 0)
+    assert claimed(await take_turn(client, free=1)) == [("a", "me/2")]
+    assert (await later(client, 0))[0] == "queued"
+    assert (await later(client, 0, "another"))[0] == "running"
+    await take_turn(client, settle("a", Completed(b"1", 60_000, "t"), "me/2"), number=3)
+    assert (await later(client, 0))[0] == "queued"
+    assert (await later(client, 0, "another"))[0] == "ended"
 
 
 async def test_delays_of_any_length_are_kept_exactly_and_in_order(

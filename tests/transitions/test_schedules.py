@@ -131,11 +131,13 @@ async def test_a_pause_and_its_end(client: Client, store: Store, raw: redis.Redi
         assert heard() == ["a"]
     paused = store.dump()
     assert paused["user_made"] == {"one": float("inf")}
+    assert await client.schedules.steer("one", "pause", "a") == "done"  # the same call
     assert await client.schedules.steer("one", "pause", "b") == "already"
     assert store.dump() == paused
     assert await client.schedules.steer("one", "resume", "c") == "done"
     resumed = store.dump()
     assert (resumed["schedule:one"]["slot_ms"], resumed["user_made"], resumed["changed"]) == (0, {"one": 0}, "c")
+    assert await client.schedules.steer("one", "resume", "c") == "done"
     assert await client.schedules.steer("one", "resume", "d") == "already"
     assert store.dump() == resumed
 

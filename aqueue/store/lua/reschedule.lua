@@ -1,5 +1,6 @@
 -- reschedule: give a job that waits another time
 --
+-- Sent twice, the second answers as the first, whatever has become of the job since: its record bears the mark of the call.
 -- Its id stays in the queued list, where a claim discards it until it is queued again: to look for it would cost as much as
 -- the backlog.
 --
@@ -10,6 +11,7 @@
 -- KEYS record     hash  the job
 -- ARGV prefix     str   of the queue's keys, for the gates before which it waits
 -- ARGV id         str
+-- ARGV call       str   mark of this call
 -- ARGV delay_ms   int   from now
 -- ARGV at_ms      int   Unix time; 0 where the delay counts
 -- RETURNS scheduled | queued | running | ended | missing; when it is due
@@ -26,10 +28,13 @@ redis.call('ZCARD', scheduled)
 
 local now = now_ms()
 local due = at_ms > 0 and at_ms or now + delay_ms
-local seen = redis.call('HMGET', record, 'state', 'due_ms', 'enqueued_ms', 'expires_ms', 'limits', 'rank')
+local seen = redis.call('HMGET', record, 'state', 'due_ms', 'enqueued_ms', 'expires_ms', 'limits', 'rank', 'retimed')
 local state = seen[1]
 if not state then
   return { 'missing', due }
+end
+if seen[7] == call then
+  return { state == 'scheduled' and state or 'queued', number(seen[2] or seen[3]) }
 end
 if state == 'running' then
   return { 'running', due }
@@ -38,12 +43,13 @@ if state ~= 'queued' and state ~= 'scheduled' then
   return { 'ended', due }
 end
 
-local before, fields = number(seen[2] or seen[3]), {}
+local fields = { 'retimed', call }
 if seen[4] then -- how long it may wait for its start counts from when it is due
-  fields = { 'expires_ms', math.max(due, now) + number(seen[4]) - before }
+  fields[3], fields[4] = 'expires_ms', math.max(due, now) + number(seen[4]) - number(seen[2] or seen[3])
 end
 if state == 'queued' then
   if due <= now then
+    redis.call('HSET', record, 'retimed', call)
     return { 'queued', now }
   end
   redis.call('ZREM', ranked, id)

@@ -1,6 +1,6 @@
 -- steer: pause a schedule, let it go on, or delete it
 --
--- Sent twice, the second finds it done: for a delete, the mark of the call in the note that it left.
+-- Sent twice, the second answers as the first: it finds the mark of the call, after a delete in the note that that left.
 --
 -- FLAGS allow-oom
 -- KEYS schedules  zset  those of the code by their next slot
@@ -22,7 +22,7 @@ redis.call('GET', changed)
 
 local now, seen = now_ms(), known_of(entry)
 local index = seen.owner == 'user' and user_made or schedules
-if seen.removed_ms and seen.made == made then
+if seen.removed_ms and seen.made == made or seen.steered == made then
   return 'done'
 end
 if seen.removed_ms or not seen.definition then
@@ -41,14 +41,14 @@ elseif what == 'pause' then
   if seen.paused then
     return 'already'
   end
-  redis.call('HSET', entry, 'paused', now)
+  redis.call('HSET', entry, 'paused', now, 'steered', made)
   redis.call('ZADD', index, '+inf', id)
 else
   if not seen.paused then
     return 'already'
   end
   redis.call('HDEL', entry, 'paused')
-  redis.call('HSET', entry, 'slot_ms', math.max(number(seen.slot_ms), now))
+  redis.call('HSET', entry, 'slot_ms', math.max(number(seen.slot_ms), now), 'steered', made)
   redis.call('ZADD', index, now, id)
 end
 tell_workers(changed, prefix, made)

@@ -12,7 +12,7 @@ local TOLD_MS = 120000
 
 local KNOWN = {
   'owner', 'definition', 'declared_ms', 'slot_ms', 'job', 'removed_ms', 'ended_ms', 'worker', 'started', 'paused', 'begins',
-  'made', 'before', 'timing', 'task',
+  'made', 'before', 'steered', 'timing', 'task',
 }
 
 local function known_of(entry)
