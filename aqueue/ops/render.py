@@ -28,6 +28,7 @@ from aqueue.ops.reports import (
     Stats,
     WorkerRow,
 )
+from aqueue.worker.lines import spelled
 
 PIPE_WIDTH: Final = 10_000
 """Columns of what is no terminal: whoever reads a pipe wants whole lines."""
@@ -140,7 +141,7 @@ def _worker_cells(row: WorkerRow) -> list[Text]:
         Text(f"{plain(row.host)}:{row.pid}", style="bold"),
         Text(f"{row.running}/{row.concurrency}"),
         Text(lease, style="red" if silent else ""),
-        Text(", ".join(row.queues)),
+        Text(", ".join(spelled(name, row.weights.get(name), row.caps.get(name)) for name in row.queues)),
     ]
 
 

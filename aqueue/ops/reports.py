@@ -32,7 +32,10 @@ class QueueRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRow:
-    """One worker over all its queues; a negative `lease_s` says for how long it has been silent beyond its lease."""
+    """One worker over all its queues; a negative `lease_s` says for how long it has been silent beyond its lease.
+
+    `weights` and `caps` name the queues that have one at this worker.
+    """
 
     worker: str
     host: str
@@ -42,6 +45,8 @@ class WorkerRow:
     running: int
     concurrency: int
     lease_s: float
+    weights: dict[str, int]
+    caps: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -286,11 +286,8 @@ def worker_rows(found: Sequence[QueueStats]) -> list[WorkerRow]:
 
 
 def _worker_row(seen: list[tuple[str, WorkerStats]]) -> WorkerRow:
-    _, first = seen[0]
-    try:
-        info = msgspec.json.decode(first.info, type=WorkerInfo)
-    except msgspec.MsgspecError:  # between its first claim and its first beat a worker has said nothing
-        info = WorkerInfo("?", 0, 0, "?")
+    first, said = seen[0][1], [_said(worker) for _, worker in seen]
+    info = said[0]
     return WorkerRow(
         worker=first.id,
         host=info.host,
@@ -300,4 +297,13 @@ def _worker_row(seen: list[tuple[str, WorkerStats]]) -> WorkerRow:
         running=sum(worker.running for _, worker in seen),
         concurrency=info.concurrency,
         lease_s=min(worker.lease_left for _, worker in seen),
+        weights={name: one.weight for (name, _), one in zip(seen, said, strict=True) if one.weight is not None},
+        caps={name: one.cap for (name, _), one in zip(seen, said, strict=True) if one.cap is not None},
     )
+
+
+def _said(worker: WorkerStats) -> WorkerInfo:
+    try:
+        return msgspec.json.decode(worker.info, type=WorkerInfo)
+    except msgspec.MsgspecError:  # between its first claim and its first beat a worker has said nothing
+        return WorkerInfo("?", 0, 0, "?")

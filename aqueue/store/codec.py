@@ -364,12 +364,14 @@ def decode_error(data: bytes | None) -> JobError:
 
 
 class WorkerInfo(msgspec.Struct):
-    """What a worker says of itself."""
+    """What a worker says of itself on one queue."""
 
     host: str
     pid: int
     concurrency: int
     version: str
+    weight: int | None = None
+    cap: int | None = None
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}"

@@ -124,8 +124,8 @@ async def completed_job(queue: Queue) -> Job[int]:
 class Endless:
     """A worker with a job that runs until it is cancelled."""
 
-    def __init__(self, *queues: Queue, concurrency: int = 10) -> None:
-        self._worker = Worker(*queues, concurrency=concurrency, grace=0)
+    def __init__(self, *queues: Queue, concurrency: int = 10, **options: Any) -> None:
+        self._worker = Worker(*queues, concurrency=concurrency, grace=0, **options)
         self._queue = queues[0]
 
     async def __aenter__(self) -> Job[None]:
@@ -177,7 +177,9 @@ async def test_stats_as_json_keep_their_keys(cli: Cli, queue: Queue) -> None:
         "queue", "queued", "held_back", "scheduled", "running", "failed", "paused", "oldest_s", "workers", "counters",
     }  # fmt: skip
     assert (row["queue"], row["running"], row["workers"], row["paused"]) == ("q", 1, 1, False)
-    assert set(record) == {"worker", "host", "pid", "version", "queues", "running", "concurrency", "lease_s"}
+    assert set(record) == {
+        "worker", "host", "pid", "version", "queues", "running", "concurrency", "lease_s", "weights", "caps",
+    }  # fmt: skip
     assert (record["host"], record["pid"]) == (socket.gethostname(), os.getpid())
     assert (record["running"], record["concurrency"], record["queues"]) == (1, 7, ["q"])
     assert 0 < record["lease_s"] <= queue.settings.lease
@@ -193,6 +195,18 @@ async def test_a_worker_of_two_queues_is_shown_once(cli: Cli, queue: Queue, othe
     (shown,) = [line.split() for line in lines if line.startswith(f"{socket.gethostname()}:{os.getpid()}")]
     assert shown[1] == "1/3"
     assert shown[3:] == ["other,", "q"]
+
+
+async def test_a_worker_is_shown_with_its_weights_and_caps(cli: Cli, queue: Queue, other: Queue) -> None:
+    """Why does one queue move on and the other does not? It is written as on the worker's command line."""
+    await other.enqueue("nothing")
+    await other.purge()
+    async with Endless(queue, other, concurrency=3, weights={queue: 6, other: 3}, caps={other: 2}):
+        lines, document = (await cli("stats")).out.splitlines(), (await cli("stats", "--json")).document
+
+    assert any(line.endswith("other=3,max=2, q=6") for line in lines)
+    (record,) = document["workers"]
+    assert (record["weights"], record["caps"]) == ({"q": 6, "other": 3}, {"other": 2})
 
 
 async def test_a_worker_whose_lease_has_ended_does_not_count_as_alive(cli: Cli, queue: Queue, raw: redis.Redis) -> None:
