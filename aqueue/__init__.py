@@ -42,6 +42,7 @@ from aqueue.job import Cancellation, Job, JobInfo, JobState
 from aqueue.keyring import Encryption, Signing
 from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
+from aqueue.pausing import Paused
 from aqueue.queue import Queue, enqueue
 from aqueue.retry import Retry
 from aqueue.settings import Settings
@@ -74,6 +75,7 @@ __all__ = [
     "LeaseLost",
     "Middleware",
     "NotSerializable",
+    "Paused",
     "PayloadRefused",
     "Queue",
     "Rate",

@@ -61,6 +61,9 @@ Prefix = Annotated[
 Json = Annotated[bool, typer.Option("--json", show_default=False, help="print one JSON document")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="QUEUE", show_default=False, help="[all]")]
 SomeNames = Annotated[list[str], typer.Argument(metavar="QUEUE", show_default=False)]
+TaskName = Annotated[
+    str | None, typer.Option("--task", metavar="NAME", show_default=False, help="jobs of this task only")
+]
 SomeIds = Annotated[list[str], typer.Argument(metavar="ID", show_default=False)]
 
 
@@ -179,16 +182,20 @@ def delete(ids: SomeIds, *, url: Url = None, prefix: Prefix = None, as_json: Jso
     _act(_Where(url, prefix), ids, Site.delete, as_json=as_json)
 
 
-@app.command(**_examples("aqueue pause default"))
-def pause(queues: SomeNames, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Let no further job start; those that run go on."""
-    _show(_ask(_Where(url, prefix), lambda site: site.pause(queues)), render.show_paused, as_json=as_json)
+@app.command(**_examples("aqueue pause default", "aqueue pause default --task send_mail"))
+def pause(
+    queues: SomeNames, *, task: TaskName = None, url: Url = None, prefix: Prefix = None, as_json: Json = False
+) -> None:
+    """Let no further job start, or none of one task; what runs goes on."""
+    _show(_ask(_Where(url, prefix), lambda site: site.pause(queues, task)), render.show_paused, as_json=as_json)
 
 
-@app.command(**_examples("aqueue resume default"))
-def resume(queues: SomeNames, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Let jobs of paused queues start again."""
-    _show(_ask(_Where(url, prefix), lambda site: site.resume(queues)), render.show_paused, as_json=as_json)
+@app.command(**_examples("aqueue resume default", "aqueue resume default --task send_mail"))
+def resume(
+    queues: SomeNames, *, task: TaskName = None, url: Url = None, prefix: Prefix = None, as_json: Json = False
+) -> None:
+    """Let jobs of paused queues, or of one paused task, start again."""
+    _show(_ask(_Where(url, prefix), lambda site: site.resume(queues, task)), render.show_paused, as_json=as_json)
 
 
 @app.command(**_examples("aqueue purge default", "aqueue purge default --yes", "aqueue purge default --failed --yes"))

@@ -35,6 +35,8 @@ PIPE_WIDTH: Final = 10_000
 LABEL_WIDTH: Final = len("enqueued") + 2
 LEVEL_WIDTH: Final = len("repaired") + 2
 CHECK_WIDTH: Final = len("permissions") + 2
+TASKS_SHOWN: Final = 3
+"""Paused tasks in a table; --json has all of them."""
 FINDINGS_SHOWN: Final = 20
 """Damage comes in thousands where it comes at all; the first ones tell its kind."""
 MINUTE: Final = 60
@@ -124,14 +126,28 @@ def show_schedules(out: Console, found: Schedules) -> None:
 def _queue_cells(row: QueueRow) -> list[Text]:
     return [
         Text(row.queue, style="bold"),
-        Text(f"{row.queued} ({row.held_back} held back)" if row.held_back else str(row.queued)),
+        Text(_queued(row)),
         Text(str(row.scheduled)),
         Text(str(row.running)),
         Text(str(row.failed), style="red" if row.failed else ""),
-        Text("paused" if row.paused else "-", style="yellow" if row.paused else ""),
+        Text(_paused(row), style="yellow" if row.paused or row.paused_tasks else ""),
         Text("-" if row.oldest_s is None else duration(row.oldest_s)),
         Text(str(row.workers), style="" if row.workers else "yellow"),
     ]
+
+
+def _queued(row: QueueRow) -> str:
+    apart = ((row.held_back, "held back"), (row.shelved, "shelved"))
+    words = ", ".join(f"{number} {what}" for number, what in apart if number)
+    return f"{row.queued} ({words})" if words else str(row.queued)
+
+
+def _paused(row: QueueRow) -> str:
+    if row.paused:
+        return "paused"
+    names = list(row.paused_tasks)
+    more = f" and {len(names) - TASKS_SHOWN} more" if len(names) > TASKS_SHOWN else ""
+    return plain(", ".join(names[:TASKS_SHOWN]) + more) if names else "-"
 
 
 def _worker_cells(row: WorkerRow) -> list[Text]:
@@ -281,7 +297,8 @@ def show_paused(out: Console, done: QueuesPaused) -> None:
     for row in done.queues:
         now = "paused, what runs goes on" if row.paused else "resumed"
         was = "was paused already" if row.paused else "was not paused"
-        out.print(f"{row.queue}: {now if row.changed else was}")
+        what = f"task {row.task} " if row.task else ""
+        out.print(f"{row.queue}: {what}{now if row.changed else was}", soft_wrap=True)
 
 
 def show_purged(out: Console, done: QueuesPurged) -> None:

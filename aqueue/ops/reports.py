@@ -16,15 +16,20 @@ from aqueue.job import JobInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueRow:
-    """One queue; `workers` counts the live ones, `held_back` those of the queued that wait for a limit."""
+    """One queue; `workers` counts the live ones, `held_back` those of the queued that wait for a limit.
+
+    `shelved` are those of the queued whose task is paused, or was: `paused_tasks` says how many of each paused one.
+    """
 
     queue: str
     queued: int
     held_back: int
+    shelved: int
     scheduled: int
     running: int
     failed: int
     paused: bool
+    paused_tasks: dict[str, int]
     oldest_s: float | None
     workers: int
     counters: dict[str, int]
@@ -182,9 +187,10 @@ class QueuesRetried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePaused:
-    """Whether a queue is paused now, and whether that is a change."""
+    """Whether a queue, or one task of it, is paused now, and whether that is a change."""
 
     queue: str
+    task: str | None
     paused: bool
     changed: bool
 

@@ -178,18 +178,22 @@ class Site:
 
     # changing queues
 
-    async def pause(self, names: Sequence[str]) -> QueuesPaused:
-        """Let no further job start."""
-        chosen = self.chosen(names)
+    async def pause(self, names: Sequence[str], task: str | None = None) -> QueuesPaused:
+        """Let no further job start, or none of one task."""
         return QueuesPaused(
-            queues=[QueuePaused(queue=one.name, paused=True, changed=await one.pause()) for one in chosen]
+            queues=[
+                QueuePaused(queue=one.name, task=task, paused=True, changed=await one.pause(task))
+                for one in self.chosen(names)
+            ]
         )
 
-    async def resume(self, names: Sequence[str]) -> QueuesPaused:
-        """Let jobs start again."""
-        chosen = self.chosen(names)
+    async def resume(self, names: Sequence[str], task: str | None = None) -> QueuesPaused:
+        """Let jobs start again, or those of one task."""
         return QueuesPaused(
-            queues=[QueuePaused(queue=one.name, paused=False, changed=await one.resume()) for one in chosen]
+            queues=[
+                QueuePaused(queue=one.name, task=task, paused=False, changed=await one.resume(task))
+                for one in self.chosen(names)
+            ]
         )
 
     async def purge(self, names: Sequence[str], *, failed: bool, really: bool) -> QueuesPurged:
@@ -266,10 +270,12 @@ def _queue_row(stats: QueueStats) -> QueueRow:
         queue=stats.name,
         queued=stats.queued,
         held_back=stats.held_back,
+        shelved=stats.shelved,
         scheduled=stats.scheduled,
         running=stats.running,
         failed=stats.failed,
         paused=stats.paused,
+        paused_tasks={one.task: one.jobs for one in stats.shelves if one.paused_for is not None},
         oldest_s=stats.oldest,
         workers=sum(worker.lease_left > 0 for worker in stats.workers),
         counters=stats.counters,

@@ -364,7 +364,7 @@ def decode_error(data: bytes | None) -> JobError:
     return JobError(type=wire.type, message=wire.message, traceback=wire.traceback)
 
 
-class WorkerInfo(msgspec.Struct):
+class WorkerInfo(msgspec.Struct, omit_defaults=True):
     """What a worker says of itself on one queue."""
 
     host: str
@@ -373,9 +373,6 @@ class WorkerInfo(msgspec.Struct):
     version: str
     weight: int | None = None
     cap: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.pid}"
 
 
 _info_decoder: Final = msgspec.json.Decoder(WorkerInfo)
@@ -396,6 +393,7 @@ def worker_host(info: str) -> str:
 def worker_name(info: str) -> str:
     """Give host and pid of a worker by what it said of itself; empty if it said nothing readable."""
     try:
-        return str(_info_decoder.decode(info))
+        said = _info_decoder.decode(info)
     except UNREADABLE:
         return ""
+    return f"{said.host}:{said.pid}"

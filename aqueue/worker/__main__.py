@@ -201,8 +201,21 @@ async def _banner(worker: Worker) -> None:
     for queue in worker.queues:
         if queue.wire.description:
             log.info("queue %s: %s", queue.name, queue.wire.description)
+    for queue in worker.queues:
+        if text := await _paused(queue):
+            log.warning("queue %s: %s", queue.name, text)
     tasks = sorted({name for queue in worker.queues for name in queue.tasks})
     log.info("tasks: %s", ", ".join(tasks) or "none - is the module that defines them imported?")
+
+
+async def _paused(queue: Queue) -> str:
+    """Say what of a queue is paused, if it is known so soon."""
+    with contextlib.suppress(AqueueError, TimeoutError):
+        async with asyncio.timeout(BANNER_SECONDS):
+            paused = await queue.paused()
+        tasks = ", ".join(sorted(paused.tasks))
+        return "paused" if paused.queue else f"paused tasks: {tasks}" if tasks else ""
+    return ""
 
 
 async def _described(where: str, queue: Queue) -> str:

@@ -147,6 +147,8 @@ async def test_operators_do_all_they_are_for(urls: Urls, server: Server, raw: re
         assert job.id in (await asked("job", job.id))[1]
         assert await asked("pause", "q") == (0, "q: paused, what runs goes on\n")
         assert await asked("resume", "q") == (0, "q: resumed\n")
+        assert await asked("pause", "q", "--task", "later") == (0, "q: task later paused, what runs goes on\n")
+        assert await asked("resume", "q", "--task", "later") == (0, "q: task later resumed\n")
         assert (await asked("retry", job.id))[0] == 0
         assert (await asked("cancel", job.id))[0] == 0
         assert (await asked("delete", job.id))[0] == 0

@@ -187,10 +187,10 @@ class Story:
                 self.alive.discard(job_id)
 
     def pause_and_resume(self, name: WorkerId, _: int, __: int) -> None:
-        self.call(self.client.pause())
+        self.call(self.client.pauses.pause())
         turn = self.take_turn(name, [], 3)
         assert (turn, self.seen.ids(JobState.RUNNING)) == ([], self.seen.ids(JobState.RUNNING))
-        self.call(self.client.resume())
+        self.call(self.client.pauses.resume())
 
     # workers
 

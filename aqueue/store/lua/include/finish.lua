@@ -34,10 +34,15 @@ local function free_key(job, state, digest, scope)
   end
 end
 
+local function leave_shelf(at, id, record, task)
+  redis.pcall('ZREM', at.prefix .. 'shelf:' .. task, id)
+  redis.call('HDEL', record, 'shelf')
+end
+
 -- job: {at, id, record, payload}; fields: flat list to store with the end; ttl_ms: -1 for ever, 0 not at all
 local function finish(job, state, now, ttl_ms, fields)
   local seen = redis.call('HMGET', job.record, 'unique', 'waiters', state == 'failed' and 'failure_ttl_ms' or 'result_ttl_ms',
-    'limits', 'scope')
+    'limits', 'scope', 'shelf')
   local own_ms = tonumber(seen[3] or nil)
   if own_ms == math.floor(own_ms or 0) and own_ms >= -1 and own_ms <= LONGEST_MS then -- else the record is damaged
     ttl_ms = own_ms
@@ -61,6 +66,9 @@ local function finish(job, state, now, ttl_ms, fields)
   end
   if seen[4] then
     pcall(free_limits, job.at, job.id, seen[4]) -- a gate that cannot be read must not leave the end half told
+  end
+  if seen[6] then
+    leave_shelf(job.at, job.id, job.record, seen[6])
   end
   if seen[2] then
     redis.call('HDEL', job.record, 'waiters')
