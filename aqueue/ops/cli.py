@@ -186,7 +186,7 @@ def delete(ids: SomeIds, *, url: Url = None, prefix: Prefix = None, as_json: Jso
 def pause(
     queues: SomeNames, *, task: TaskName = None, url: Url = None, prefix: Prefix = None, as_json: Json = False
 ) -> None:
-    """Let no further job start, or none of one task; what runs goes on."""
+    """Let no job start, or none of one task; what runs goes on."""
     _show(_ask(_Where(url, prefix), lambda site: site.pause(queues, task)), render.show_paused, as_json=as_json)
 
 

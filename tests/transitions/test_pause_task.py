@@ -224,6 +224,25 @@ async def test_a_job_that_held_a_permit_hands_it_on(client: Client, store: Store
     assert claimed(await take_turn(client, done, free=5, number=5)) == [("m", "me/5")]
 
 
+async def test_a_job_that_a_rate_lets_go_makes_way_at_once(client: Client, store: Store, raw: redis.Redis) -> None:
+    """A line of paused jobs before a rate of one per hour must not cost those behind it an hour for each."""
+    store.seed(worker("me"))
+    hour = "g.00.3600000000.1"
+    mails = [NewJob(id=JobId(f"m{n}"), envelope=b'[1,"mail"]', limits=hour) for n in range(3)]
+    await client.enqueue([*mails, NewJob(id=JobId("o"), envelope=b'[1,"other"]', limits=hour)])
+    assert claimed(await take_turn(client, free=9)) == [("m0", "me/2")]
+    await client.pauses.pause_task("mail")
+    raw.delete(f"{BASE}pace:00")  # the hour is over
+    raw.zadd(f"{BASE}timers", {"00": 1})
+    found, number = [], 3
+    while not found and number < 9:
+        turn = await take_turn(client, free=9, number=number)
+        found, number = claimed(turn), number + 1
+        assert found or turn.next_due == 0, "it is looked at again at once"
+    assert [job_id for job_id, _ in found] == ["o"]
+    assert shelf_of(store, raw) == ["m1", "m2"]
+
+
 async def test_a_job_of_a_dead_worker_waits_too(client: Client, store: Store, raw: redis.Redis) -> None:
     """It ran when its worker died, which counts; nobody holds a job that was set aside, so nothing counts for it."""
     store.seed(

@@ -56,7 +56,18 @@ local function next_place(at, shelf)
   return at.places[shelf]
 end
 
--- Says whether the job's task is paused, and puts the job aside if so. A place before a gate is for jobs that may run.
+-- Permits and places before gates are for jobs that may run. Whom a timer has let go did not pass, so the next may at once.
+local function leave_gates(at, id, record, seen)
+  redis.call('HDEL', record, 'called')
+  free_limits(at, id, seen.limits)
+  for _, gate in ipairs(seen.called and gates_of(seen.limits) or {}) do
+    if redis.call('EXISTS', at.prefix .. 'waiting:' .. gate.digest) == 1 and gate.kind ~= 'c' then
+      set_timer(at, gate.digest, at.now)
+    end
+  end
+end
+
+-- Says whether the job's task is paused, and puts the job aside if so.
 local function shelve(at, id, record, seen)
   local head = redis.pcall('GETRANGE', at.prefix .. 'payload:' .. id, 0, HEAD_BYTES - 1)
   local task = type(head) == 'string' and task_of(head)
@@ -68,8 +79,7 @@ local function shelve(at, id, record, seen)
   redis.call('ZADD', shelf, rank and rank + since or next_place(at, shelf), id)
   redis.call('HSET', record, 'shelf', task)
   if seen.limits then
-    redis.call('HDEL', record, 'called')
-    pcall(free_limits, at, id, seen.limits)
+    pcall(leave_gates, at, id, record, seen) -- a gate that cannot be read keeps a permit, and nobody from the shelf
   end
   return true
 end
