@@ -65,6 +65,7 @@ async def test_producers_and_workers_do_all_they_are_for(
     async with (
         Queue("q", url=urls[Role.PRODUCER]) as mine,
         Queue("q", url=urls[Role.WORKER], settings=settings) as theirs,
+        Queue("q", url=urls[Role.OPERATOR]) as operators,
     ):
 
         @theirs.task(retry=2)
@@ -105,6 +106,14 @@ async def test_producers_and_workers_do_all_they_are_for(
                 await (await mine.enqueue("broken")).result(timeout=WAIT_SECONDS)
             with pytest.raises(JobCancelled):
                 await unwanted.result(timeout=WAIT_SECONDS)
+            await operators.pause("nested")
+            aside = await mine.enqueue("nested", 0)
+            async with asyncio.timeout(WAIT_SECONDS):
+                while not (await operators.stats()).shelved:
+                    await asyncio.sleep(0.01)
+            await aside.cancel()
+            assert (await operators.stats()).shelved == 0
+            await operators.resume("nested")
             long = await mine.enqueue("endless")
             async with asyncio.timeout(WAIT_SECONDS):
                 while await long.status() != JobState.RUNNING:

@@ -5,6 +5,9 @@
 -- Entries without a job to run (tickets, cancelled and expired jobs) that one call may discard.
 local DISCARD_LIMIT = 500
 
+-- The same while tasks are paused: to set a job aside takes longer.
+local SHELVE_LIMIT = 200
+
 -- Of an instant in ms, until the year 5138; what is longer was not written by us.
 local INSTANT_DIGITS = 14
 
@@ -107,7 +110,7 @@ local function claim(at, token, wanted)
       break
     end
     examined = examined + #ids
-    over = examined >= free + DISCARD_LIMIT
+    over = examined >= free + (at.paused_tasks and SHELVE_LIMIT or DISCARD_LIMIT)
     for _, id in ipairs(ids) do
       local intact, fact = pcall(begin, at, id, records .. id, token)
       if not intact then -- one damaged record must not cost the jobs that were popped with it

@@ -75,8 +75,8 @@ local function shelve(at, id, record, seen)
   if not shelf then
     return false
   end
-  local rank, since = place_of(record)
-  redis.call('ZADD', shelf, rank and rank + since or next_place(at, shelf), id)
+  local place = seen.rank and number(seen.rank) + number(seen.due_ms or seen.enqueued_ms)
+  redis.call('ZADD', shelf, place or next_place(at, shelf), id)
   redis.call('HSET', record, 'shelf', task)
   if seen.limits then
     pcall(leave_gates, at, id, record, seen) -- a gate that cannot be read keeps a permit, and nobody from the shelf
