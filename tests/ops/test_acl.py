@@ -65,7 +65,6 @@ async def test_producers_and_workers_do_all_they_are_for(
     async with (
         Queue("q", url=urls[Role.PRODUCER]) as mine,
         Queue("q", url=urls[Role.WORKER], settings=settings) as theirs,
-        Queue("q", url=urls[Role.OPERATOR]) as operators,
     ):
 
         @theirs.task(retry=2)
@@ -106,14 +105,6 @@ async def test_producers_and_workers_do_all_they_are_for(
                 await (await mine.enqueue("broken")).result(timeout=WAIT_SECONDS)
             with pytest.raises(JobCancelled):
                 await unwanted.result(timeout=WAIT_SECONDS)
-            await operators.pause("nested")
-            aside = await mine.enqueue("nested", 0)
-            async with asyncio.timeout(WAIT_SECONDS):
-                while not (await operators.stats()).shelved:
-                    await asyncio.sleep(0.01)
-            await aside.cancel()
-            assert (await operators.stats()).shelved == 0
-            await operators.resume("nested")
             long = await mine.enqueue("endless")
             async with asyncio.timeout(WAIT_SECONDS):
                 while await long.status() != JobState.RUNNING:
@@ -129,6 +120,24 @@ async def test_producers_and_workers_do_all_they_are_for(
     assert [
         record for record in caplog.records if record.levelno >= logging.ERROR and "broken" not in record.message
     ] == []
+
+
+async def test_each_does_its_part_with_a_paused_task(urls: Urls) -> None:
+    """An operator pauses it, a worker sets its job aside, and a producer cancels that there."""
+    async with (
+        Queue("q", url=urls[Role.PRODUCER]) as mine,
+        Queue("q", url=urls[Role.WORKER]) as theirs,
+        Queue("q", url=urls[Role.OPERATOR]) as operators,
+    ):
+        await operators.pause("later")
+        aside, other = await mine.enqueue("later"), await mine.enqueue("later")
+        await Worker(theirs).run(burst=True)
+        assert (await operators.paused()).tasks == {"later": 2}
+        await aside.cancel()
+        assert (await operators.paused()).tasks == {"later": 1}
+        await operators.resume("later")
+        turn = await (await theirs.store()).settle_and_claim(WorkerId("me"), 1, [], 5)
+        assert [lease.id for lease in turn.leases] == [other.id]
 
 
 async def test_operators_do_all_they_are_for(urls: Urls, server: Server, raw: redis.Redis) -> None:

@@ -237,7 +237,8 @@ async def test_a_job_that_a_rate_lets_go_makes_way_at_once(client: Client, store
     await client.pauses.pause_task("mail")
     raw.delete(f"{BASE}pace:00")  # the hour is over
     raw.zadd(f"{BASE}timers", {"00": 1})
-    found, number = [], 3
+    found: list[tuple[str, str]] = []
+    number = 3
     while not found and number < 9:
         turn = await take_turn(client, free=9, number=number)
         found, number = claimed(turn), number + 1
