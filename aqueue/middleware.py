@@ -1,7 +1,7 @@
 """Code that runs around every enqueue and every run, like the layers of an onion, and is told of all that happens.
 
 A middleware may change what travels (headers), measure, or refuse by raising. It cannot lose a job: whatever it raises
-while a job runs counts as that run's failure, and what it raises when it is told something is logged and changes nothing.
+while a job runs counts as that run's failure, and what it raises when it is told something is logged, no more.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from aqueue.job import Job, JobError, JobId, JobState, WorkerId
+from aqueue.job import Job, JobError, JobId, JobInfo, JobState, WorkerId
 
 NO_HEADERS: Mapping[str, str] = {}
 
@@ -105,10 +105,13 @@ class Cancelled(Ending, frozen=True, kw_only=True):
     """The run ended because somebody cancelled the job."""
 
 
+WhyReleased: TypeAlias = Literal["shutdown", "unknown task", "newer release", "broken down"]
+
+
 class Released(Ending, frozen=True, kw_only=True):
     """The job went back to the queue, for reasons that are not its own; nothing was counted."""
 
-    reason: Literal["shutdown", "unknown task", "newer release", "broken down"]
+    reason: WhyReleased
     delay: float
     """0 puts it at the front of the queue."""
 
@@ -117,18 +120,25 @@ class LeaseLost(Ending, frozen=True, kw_only=True):
     """The outcome of the run was refused: the job runs elsewhere, or has already."""
 
 
-class Limited(JobMoment, frozen=True, kw_only=True):
+class Found(JobMoment, frozen=True, kw_only=True):
+    """A worker came across a job that it does not run, and looked it up."""
+
+    info: JobInfo | None
+    """Its record a little later; None where that was gone or could not be read."""
+
+
+class Limited(Found, frozen=True, kw_only=True):
     """The job was held back by a limit; nothing was counted."""
 
     delay: float | None
     """After which it is tried again; None while it waits in line before a gate of `limit=`."""
 
 
-class Expired(JobMoment, frozen=True, kw_only=True):
+class Expired(Found, frozen=True, kw_only=True):
     """The `ttl` of the job passed before a start; a claim came across it."""
 
 
-class Crashed(JobMoment, frozen=True, kw_only=True):
+class Crashed(Found, frozen=True, kw_only=True):
     """The worker that ran the job died or fell silent."""
 
     worker: WorkerId

@@ -21,11 +21,11 @@ PACKAGE = Path(str(aqueue.__file__)).parent
 DOCS = PACKAGE.parent / "docs"
 LUA = PACKAGE / "store" / "lua"
 
-BASE = "errors keyring retry settings limits unique options schedule job job_ids embedded"
+BASE = "moments errors keyring retry settings limits unique options schedule job job_ids embedded"
 LAYERS = (
     set(BASE.split()),
     {"store"},
-    {"context", "middleware", "task", "identity", "submission", "scheduling", "opening", "queue"},
+    {"context", "middleware", "middlewares", "telling", "task", "identity", "submission", "scheduling", "opening", "queue"},
     {"worker"},
     {"ops"},
 )
