@@ -21,20 +21,21 @@ COMPLAINT_SECONDS: Final = 60.0
 
 
 class Complaints:
-    """What is logged of hooks that go wrong: each layer's moment at most once in a while."""
+    """What is logged of layers that go wrong: the same at most once in a while."""
 
     def __init__(self) -> None:
         self._silent_until: dict[str, float] = {}
         self._unsaid: dict[str, int] = {}
 
     def complain(self, where: str, what: str, error: BaseException | None = None) -> None:
+        """Log what went wrong where, with how often it did so unsaid."""
         now = time.monotonic()
         if now < self._silent_until.get(where, 0.0):
             self._unsaid[where] = self._unsaid.get(where, 0) + 1
             return
         self._silent_until[where] = now + COMPLAINT_SECONDS
         unsaid = self._unsaid.pop(where, 0)
-        more = f" (and {unsaid} times since it was last said)" if unsaid else ""
+        more = f" (and {unsaid} times since this was last said)" if unsaid else ""
         log.error("middleware %s %s; no job is touched by that%s", where, what, more, exc_info=error)
 
 

@@ -25,7 +25,18 @@ BASE = "moments errors keyring retry settings limits unique options schedule job
 LAYERS = (
     set(BASE.split()),
     {"store"},
-    {"context", "middleware", "middlewares", "telling", "task", "identity", "submission", "scheduling", "opening", "queue"},
+    {
+        "context",
+        "middleware",
+        "middlewares",
+        "telling",
+        "task",
+        "identity",
+        "submission",
+        "scheduling",
+        "opening",
+        "queue",
+    },
     {"worker"},
     {"ops"},
 )

@@ -27,7 +27,7 @@ from aqueue.store import codec
 from aqueue.store.client import BATCH
 from aqueue.store.inspection import job_info
 from aqueue.store.records import Cancelled, Completed, Failed, Gone, Outcome, Released, Retried, Turn
-from aqueue.telling import Audience
+from aqueue.telling import Audience, Complaints
 from aqueue.worker.run import Reason, Run
 
 if TYPE_CHECKING:
@@ -55,26 +55,18 @@ class Messengers:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
-        self._left_out = 0
+        self._complaints = Complaints()
 
     def send(self, telling: Coroutine[Any, Any, None], *, urgent: bool = False) -> asyncio.Task[None] | None:
         """Tell beside everything else; None if so much is being told already that this is left out."""
         if len(self._tasks) >= PENDING_LIMIT and not urgent:
             telling.close()
-            if not self._left_out:
-                log.error("middleware is too slow: %d moments wait to be told, more are left out", PENDING_LIMIT)
-            self._left_out += 1
+            self._complaints.complain("is too slow:", f"{PENDING_LIMIT} moments are being told, another is left out")
             return None
         task = asyncio.get_running_loop().create_task(telling, name="aqueue moment")
         self._tasks.add(task)
-        task.add_done_callback(self._arrived)
+        task.add_done_callback(self._tasks.discard)
         return task
-
-    def _arrived(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if self._left_out and not self._tasks:
-            log.error("middleware keeps up again; %d moments were not told", self._left_out)
-            self._left_out = 0
 
     async def close(self) -> None:
         """Wait for a while until all is told, then give up."""
