@@ -78,7 +78,7 @@ class Skipped(Ending, frozen=True, kw_only=True):
 class Unsuccessful(Ending, frozen=True, kw_only=True):
     """A run has raised or timed out."""
 
-    failure: JobError
+    job_error: JobError
     """What is stored of the error."""
     error: BaseException | None
     """The exception itself with its traceback; None where a worker died instead of raising one."""
@@ -163,5 +163,4 @@ class ProcessMoment(msgspec.Struct, frozen=True, kw_only=True):
     queues: tuple[str, ...]
 
 
-Failure: TypeAlias = Retrying | Failed
 Event: TypeAlias = Enqueued | JobMoment | WorkerMoment | ProcessMoment

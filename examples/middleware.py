@@ -20,12 +20,12 @@ request_id: ContextVar[str] = ContextVar("request_id")  # as a web framework set
 seen: list[Observation] = []
 
 
-async def report(error: BaseException, event: moments.Failure) -> None:  # or sentry_sdk.capture_exception as it is
+async def report(error: BaseException, event: moments.Unsuccessful) -> None:  # or sentry_sdk.capture_exception as it is
     print(f"{error!r} at attempt {event.attempt} of {event.max_attempts}: {type(event).__name__}")
 
 
 async def undo(event: moments.Exhausted) -> None:  # told at least once: the key makes one job of it
-    await cancel_order.options(key=event.job_id).enqueue(event.failure.type)
+    await cancel_order.options(key=event.job_id).enqueue(event.job_error.type)
 
 
 class Alarm(Middleware):  # override what you need; the rest costs nothing

@@ -105,5 +105,5 @@ class Logging(Middleware):
 
 
 def _brief(event: moments.Unsuccessful) -> str:
-    first = event.failure.message.partition("\n")[0]
-    return f"{event.failure.type}: {first}" if first else event.failure.type
+    first = event.job_error.message.partition("\n")[0]
+    return f"{event.job_error.type}: {first}" if first else event.job_error.type

@@ -107,7 +107,7 @@ class Herald:
         if not self._audience.hears("on_exhausted"):
             return
         ran = time.perf_counter() - run.began
-        event = moments.Exhausted(**self._facts(run), ran=ran, failure=outcome.error, error=run.raised)
+        event = moments.Exhausted(**self._facts(run), ran=ran, job_error=outcome.error, error=run.raised)
         task = self._send(run, "on_exhausted", event, urgent=True)
         assert task is not None  # noqa: S101  # what is urgent is always sent
         patience = self._audience.patience("on_started") + self._audience.patience("on_exhausted") + BESIDES
@@ -203,11 +203,11 @@ def _ending_of(run: Run, outcome: Outcome) -> Told | None:
             answered = partial(moments.Skipped, state=JobState.COMPLETED, reason=ANSWERED)
             return ("on_skipped", answered) if run.left_out else ("on_completed", moments.Completed)
         case Retried(error, delay):
-            return "on_retry", partial(moments.Retrying, failure=error, error=run.raised, delay=delay)
+            return "on_retry", partial(moments.Retrying, job_error=error, error=run.raised, delay=delay)
         case Failed(error, exhausted=exhausted):
             if error.type == Discard.__name__:
                 return "on_skipped", partial(moments.Skipped, state=JobState.FAILED, reason=error.message)
-            return "on_failed", partial(moments.Failed, failure=error, error=run.raised, exhausted=exhausted)
+            return "on_failed", partial(moments.Failed, job_error=error, error=run.raised, exhausted=exhausted)
         case Cancelled():
             return "on_cancelled", moments.Cancelled
         case Released():

@@ -102,12 +102,12 @@ async def test_what_a_layer_enqueues_inherits_the_id_of_the_job(server: Server) 
 @pytest.mark.parametrize("kind", ["plain", "async"])
 async def test_errors_are_reported_as_they_were_raised(server: Server, kind: str) -> None:
     """With the traceback through the user's own frames, and whether the job will be tried again."""
-    seen: list[tuple[BaseException, moments.Failure]] = []
+    seen: list[tuple[BaseException, moments.Unsuccessful]] = []
 
-    def report(error: BaseException, event: moments.Failure) -> None:
+    def report(error: BaseException, event: moments.Unsuccessful) -> None:
         seen.append((error, event))
 
-    async def report_async(error: BaseException, event: moments.Failure) -> None:
+    async def report_async(error: BaseException, event: moments.Unsuccessful) -> None:
         report(error, event)
 
     layer = ErrorReporter(report if kind == "plain" else report_async)

@@ -192,7 +192,7 @@ async def test_every_moment_is_told_when_it_comes(server: Server, raw: redis.Red
     assert record.one("on_skipped", "answered").state is JobState.COMPLETED
     retrying, failed = record.one("on_retry", "fails"), record.one("on_failed", "fails")
     assert (retrying.attempt, retrying.max_attempts, failed.attempt, failed.exhausted) == (1, 2, 2, True)
-    assert (failed.failure.type, failed.failure.message) == ("OSError", "always")
+    assert (failed.job_error.type, failed.job_error.message) == ("OSError", "always")
     assert isinstance(failed.error, OSError)
     assert failed.error.__traceback__ is not None
     assert record.one("on_exhausted").error is failed.error
