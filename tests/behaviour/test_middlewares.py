@@ -189,7 +189,7 @@ async def test_a_plain_function_that_blocks_holds_up_nothing(server: Server, cap
     class Impatient(ErrorReporter):
         moment_timeout = 0.05
 
-    async with Queue("q", url=server.url, middleware=[Impatient(lambda _: forever.wait())]) as queue:
+    async with Queue("q", url=server.url, middleware=[Impatient(lambda _: forever.wait(3))]) as queue:
 
         @queue.task(retry=1)
         async def work() -> None:

@@ -311,27 +311,30 @@ async def test_on_exhausted_is_told_again_if_its_worker_is_stopped_meanwhile(ser
     assert told == [(1, JobState.RUNNING), (1, JobState.RUNNING)]
 
 
-async def test_on_exhausted_outlasts_the_timeout_of_the_job(server: Server) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["raises", "times out"])
+async def test_on_exhausted_outlasts_the_timeout_of_the_job(server: Server, late: bool) -> None:
     """The deadline is that of the job's code; the callback has its own."""
-    done: list[BaseException | None] = []
+    told: list[BaseException | None] = []
 
     class Undo(Middleware):
         async def on_exhausted(self, event: moments.Exhausted) -> None:
-            await asyncio.sleep(0.3)
-            done.append(event.error)
+            await asyncio.sleep(0.2)
+            told.append(event.error)
 
     async with Queue("q", url=server.url, middleware=[Undo()]) as queue:
 
         @queue.task(retry=1, timeout=0.1)
         async def work() -> None:
-            await asyncio.sleep(3600)
+            if late:
+                await asyncio.sleep(3600)
+            raise OSError
 
         job = await work.enqueue()
         await Worker(queue).run(burst=True)
         assert await job.status() is JobState.FAILED
-    (error,) = done
-    assert isinstance(error, TimeoutError)
-    assert isinstance(error.__cause__, asyncio.CancelledError)
+    (error,) = told
+    assert isinstance(error, TimeoutError if late else OSError)
+    assert isinstance(error.__cause__, asyncio.CancelledError if late else type(None))
 
 
 async def test_what_a_layer_does_when_told_belongs_to_the_job(server: Server) -> None:
