@@ -38,7 +38,7 @@ from aqueue.errors import (
     UnknownTask,
     UnsafeServer,
 )
-from aqueue.job import Cancellation, Job, JobInfo, JobState
+from aqueue.job import Cancellation, Failure, Job, JobInfo, JobState
 from aqueue.keyring import Encryption, Signing
 from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
@@ -63,6 +63,7 @@ __all__ = [
     "Discard",
     "DurabilityError",
     "Encryption",
+    "Failure",
     "Job",
     "JobCancelled",
     "JobError",

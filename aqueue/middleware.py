@@ -94,7 +94,7 @@ class Middleware:
         """A run ended because the job was cancelled; one that had not started is no worker's business."""
 
     async def on_released(self, event: moments.Released) -> None:
-        """A job went back to the queue, uncounted: this worker stops, or does not know its task."""
+        """A job went back, uncounted: this worker stops or does not know its task, or the job asked for it."""
 
     async def on_lease_lost(self, event: moments.LeaseLost) -> None:
         """A run's outcome was refused, since another worker owns the job now."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from aqueue.job import Job, JobError, JobId, JobInfo, JobState, WorkerId
+from aqueue.job import Failure, Job, JobError, JobId, JobInfo, JobState, WorkerId
 
 NO_HEADERS: Mapping[str, str] = {}
 
@@ -97,21 +97,24 @@ class Exhausted(Unsuccessful, frozen=True, kw_only=True):
 class Failed(Unsuccessful, frozen=True, kw_only=True):
     """The job has failed for good."""
 
-    exhausted: bool
-    """Its attempts were used up; else another one would not have helped."""
+    @property
+    def exhausted(self) -> bool:
+        """Its attempts were used up; else another one would not have helped, and `job_error.failure` says why."""
+        return self.job_error.failure is Failure.EXHAUSTED
 
 
 class Cancelled(Ending, frozen=True, kw_only=True):
     """The run ended because somebody cancelled the job."""
 
 
-WhyReleased: TypeAlias = Literal["shutdown", "unknown task", "newer release", "broken down"]
+WhyReleased: TypeAlias = Literal["shutdown", "asked to", "unknown task", "newer release", "broken down"]
 
 
 class Released(Ending, frozen=True, kw_only=True):
     """The job went back to the queue, for reasons that are not its own; nothing was counted."""
 
     reason: WhyReleased
+    """`asked to` is a `RetryLater(count=False)`."""
     delay: float
     """0 puts it at the front of the queue."""
 

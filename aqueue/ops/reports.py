@@ -79,6 +79,7 @@ class JobRow:
     ran_s: float | None
     worker: str | None
     error: ErrorRow | None
+    failure: str | None
     result_bytes: int | None
 
     @classmethod
@@ -105,6 +106,7 @@ class JobRow:
             error=None
             if error is None
             else ErrorRow(type=error.type, message=error.message, traceback=error.traceback),
+            failure=info.failure,
             result_bytes=info.result_bytes,
         )
 

@@ -92,8 +92,6 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
 
     error: JobError
     ttl_ms: int
-    exhausted: bool = False
-    """It was the last of its attempts."""
 
 
 class Cancelled(msgspec.Struct, frozen=True, gc=False):
@@ -112,6 +110,8 @@ class Released(msgspec.Struct, frozen=True, gc=False):
     unknown_task: bool = False
     too_new: bool = False
     """Not even the task's name could be read."""
+    error: JobError | None = None
+    """What the job says of it, if it asked for that itself."""
 
 
 Outcome: TypeAlias = Completed | Retried | Failed | Cancelled | Released

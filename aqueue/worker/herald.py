@@ -19,8 +19,8 @@ import anyio
 
 from aqueue import moments
 from aqueue.context import current_context
-from aqueue.errors import AqueueError, Discard
-from aqueue.job import Job, JobId, JobInfo, JobState, WorkerId
+from aqueue.errors import AqueueError
+from aqueue.job import Failure, Job, JobId, JobInfo, JobState, WorkerId
 from aqueue.middleware import Middleware
 from aqueue.queue import Queue
 from aqueue.store import codec
@@ -204,10 +204,10 @@ def _ending_of(run: Run, outcome: Outcome) -> Told | None:
             return ("on_skipped", answered) if run.left_out else ("on_completed", moments.Completed)
         case Retried(error, delay):
             return "on_retry", partial(moments.Retrying, job_error=error, error=run.raised, delay=delay)
-        case Failed(error, exhausted=exhausted):
-            if error.type == Discard.__name__:
+        case Failed(error):
+            if error.failure is Failure.DISCARDED:
                 return "on_skipped", partial(moments.Skipped, state=JobState.FAILED, reason=error.message)
-            return "on_failed", partial(moments.Failed, job_error=error, error=run.raised, exhausted=exhausted)
+            return "on_failed", partial(moments.Failed, job_error=error, error=run.raised)
         case Cancelled():
             return "on_cancelled", moments.Cancelled
         case Released():
@@ -220,7 +220,9 @@ def _release_of(run: Run, outcome: Released) -> Told | None:
     if run.task is None:
         return None
     reason: moments.WhyReleased = "broken down" if run.reason is None else "shutdown"
-    if outcome.unknown_task:
+    if outcome.error is not None:
+        reason = "asked to"
+    elif outcome.unknown_task:
         reason = "newer release" if outcome.too_new else "unknown task"
     return "on_released", partial(moments.Released, reason=reason, delay=outcome.delay)
 

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from aqueue.context import current_context
 from aqueue.errors import AqueueError, StoreUnavailable, shown
-from aqueue.job import JobError
+from aqueue.job import Failure, JobError
+from aqueue.retry import UNBOUNDED
 from aqueue.store import codec
 from aqueue.store.records import Cancelled, Completed, Failed, Gone, Outcome, Released, Retried
 from aqueue.store.wire import line_of
@@ -175,10 +176,14 @@ def _told(run: Run, outcome: Outcome) -> tuple[str, int, str, JobError | None]:
         case Completed():
             return "completed", logging.INFO, "ok", None
         case Retried(error, delay, max_attempts):
-            text = f"{_brief(error)} - retry {run.lease.attempt + 2}/{max_attempts} in {delay:.1f}s"
+            bound = "" if max_attempts == UNBOUNDED else f"/{max_attempts}"
+            text = f"{_brief(error)} - retry {run.lease.attempt + 2}{bound} in {delay:.1f}s"
             return "retried", logging.WARNING, text, error
         case Failed(error):
-            return "failed", logging.ERROR, f"{_brief(error)} - failed for good", error
+            rule = "not retried, " if error.failure is Failure.NOT_RETRIED else ""
+            return "failed", logging.ERROR, f"{_brief(error)} - {rule}failed for good", error
+        case Released(delay, error=error) if error is not None:
+            return "released", logging.INFO, f"{_brief(error)} - again in {delay:.1f}s", None
         case Cancelled():
             return "cancelled", logging.INFO, "cancelled", None
         case Released():

@@ -22,6 +22,7 @@ from aqueue import (
     Middleware,
     Queue,
     Retry,
+    RetryLater,
     Settings,
     Worker,
     current_job,
@@ -35,7 +36,8 @@ OF_PROCESSES: Final = {"on_process_start", "on_process_stop"}
 """Told by the command line alone, see tests/worker/test_process_moments.py."""
 DEAD: Final = WorkerId("dead")
 LIVELY: Final = (
-    "completes", "discards", "answered", "flaky", "fails", "unsendable", "cancelled", "stolen", "nobody_knows", "stays",
+    "completes", "discards", "answered", "flaky", "asks", "fails", "unsendable", "cancelled", "stolen",
+    "nobody_knows", "stays",
 )  # fmt: skip
 
 
@@ -96,6 +98,8 @@ class Story:
                     raise Discard("not wanted")
                 case "flaky" if ctx.attempt == 1:
                     raise OSError("once")
+                case "asks" if self.runs[ctx.task] == 1:
+                    raise RetryLater(0.01, count=False)
                 case "fails":
                     raise OSError("always")
                 case "unsendable":
@@ -107,7 +111,7 @@ class Story:
             return ctx.task
 
         retry = Retry(max_attempts=2, backoff=0)
-        names = "completes discards answered flaky fails unsendable cancelled stolen expires crashing stays"
+        names = "completes discards answered flaky asks fails unsendable cancelled stolen expires crashing stays"
         for name in names.split():
             queue.task(name=name, retry=retry)(work)
         queue.task(name="limited", limit=Concurrency(1))(work)
@@ -145,11 +149,12 @@ class Story:
 ENDS: Final = {
     "crashing": JobState.COMPLETED, "expires": JobState.EXPIRED, "completes": JobState.COMPLETED,
     "discards": JobState.FAILED, "answered": JobState.COMPLETED, "flaky": JobState.COMPLETED, "fails": JobState.FAILED,
+    "asks": JobState.COMPLETED,
     "unsendable": JobState.FAILED, "cancelled": JobState.CANCELLED, "nobody_knows": JobState.SCHEDULED,
     "stays": JobState.QUEUED, "limited": JobState.COMPLETED, "later": JobState.COMPLETED,
 }  # fmt: skip
 RUNS: Final = {
-    "crashing": 1, "completes": 1, "discards": 1, "flaky": 2, "fails": 2, "unsendable": 1, "cancelled": 1,
+    "crashing": 1, "completes": 1, "discards": 1, "flaky": 2, "fails": 2, "asks": 2, "unsendable": 1, "cancelled": 1,
     "stolen": 1, "stays": 1, "limited": 2,
 }  # fmt: skip
 TOLD: Final = {
@@ -157,6 +162,7 @@ TOLD: Final = {
     "discards": ["on_started", "on_skipped"],
     "answered": ["on_started", "on_skipped"],
     "flaky": ["on_started", "on_retry", "on_started", "on_completed"],
+    "asks": ["on_started", "on_released", "on_started", "on_completed"],
     "fails": ["on_started", "on_retry", "on_started", "on_exhausted", "on_failed"],
     "unsendable": ["on_started", "on_failed"],
     "cancelled": ["on_started", "on_cancelled"],
@@ -197,6 +203,7 @@ async def test_every_moment_is_told_when_it_comes(server: Server, raw: redis.Red
     assert failed.error.__traceback__ is not None
     assert record.one("on_exhausted").error is failed.error
     assert not record.one("on_failed", "unsendable").exhausted
+    assert (record.one("on_released", "asks").reason, record.one("on_released", "asks").delay) == ("asked to", 0.01)
     assert record.one("on_released", "stays").reason == "shutdown"
     assert record.one("on_released", "nobody_knows").reason == "unknown task"
     crashed = record.one("on_crashed")
@@ -311,8 +318,8 @@ async def test_on_exhausted_is_told_again_if_its_worker_is_stopped_meanwhile(ser
     assert told == [(1, JobState.RUNNING), (1, JobState.RUNNING)]
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["raises", "times out"])
-async def test_on_exhausted_outlasts_the_timeout_of_the_job(server: Server, late: bool) -> None:
+@pytest.mark.parametrize("late", ["", "late"], ids=["raises", "times out"])
+async def test_on_exhausted_outlasts_the_timeout_of_the_job(server: Server, late: str) -> None:
     """The deadline is that of the job's code; the callback has its own."""
     told: list[BaseException | None] = []
 

@@ -28,6 +28,7 @@ from aqueue import (
     Queue,
     Rate,
     Retry,
+    RetryLater,
     Settings,
     StoreUnavailable,
     Worker,
@@ -65,6 +66,7 @@ class Workload:
 
     def _register_tasks(self) -> None:
         history = self.history
+        asked_for_time: set[str] = set()
 
         def started(context: Context, label: str = "") -> str:
             assert context.job is not None
@@ -80,6 +82,10 @@ class Workload:
         @self._worker.task
         async def second_time(context: Context) -> str:
             job_id = started(context)
+            if job_id not in asked_for_time:
+                asked_for_time.add(job_id)
+                history.cause(job_id)
+                raise RetryLater(0.01, "not ready yet", count=False)
             if context.attempt == 1:
                 history.cause(job_id)
                 raise ValueError("the first time it fails")
