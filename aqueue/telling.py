@@ -66,6 +66,8 @@ class Audience:
             try:
                 async with timer:
                     await hook(event)
+            except GeneratorExit:  # the loop has gone, and nobody tells any more
+                raise
             except BaseException as error:  # the boundary of user code: nothing may pass it
                 if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                     raise

@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from servers import Server, binaries
+
+from aqueue import JobFailed, Queue, Worker
 
 SECONDS_ALLOWED: Final = 30.0
 TASKS: Final = """
@@ -82,3 +84,49 @@ def test_each_process_is_told_of_once_and_a_layer_that_hangs_ends_with_it(server
     assert list(told.values()) == [words, words]
     assert str(process.pid) not in told  # the supervisor runs no jobs, and none of this code
     assert log.count("middleware Notes.on_process_stop took longer than 0.1 s") == 2
+
+
+DYING: Final = """
+import os
+from aqueue import Middleware, Queue, Settings
+
+class Undo(Middleware):
+    async def on_exhausted(self, event):
+        with open("notes", "a") as file:
+            file.write(f"{event.job_id} {event.attempt}\\n")
+        if "DIES" in os.environ:
+            os._exit(9)
+
+queue = Queue("q", middleware=[Undo()], settings=Settings(lease=1.5))
+
+@queue.task(retry=1)
+async def work() -> None:
+    raise OSError
+"""
+
+
+async def test_a_worker_that_dies_in_on_exhausted_has_the_next_one_told(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before the failure is stored, an alarm comes twice at worst; told after it, it could come never."""
+    (tmp_path / "dying.py").write_text(DYING)
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    exec(DYING, namespace)  # the text right above
+    queue: Queue = namespace["queue"]
+    queue.use_url(server.url)
+    async with queue:
+        job = await queue.enqueue("work")
+        died = subprocess.run(
+            [sys.executable, "-m", "aqueue.worker", "dying:queue", "--url", server.url],
+            env={**os.environ, "DIES": "1"},
+            check=False,
+            capture_output=True,
+        )
+        assert died.returncode == 9, died.stderr
+        async with Worker(queue):
+            with pytest.raises(JobFailed, match="OSError"):
+                await job.result(timeout=SECONDS_ALLOWED)
+        info = await job.info()
+        assert (info.attempt, info.crashes) == (1, 1)
+    assert (tmp_path / "notes").read_text().splitlines() == [f"{job.id} 1"] * 2
