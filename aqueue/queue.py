@@ -9,10 +9,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast, overload
 from weakref import WeakKeyDictionary
 
 from aqueue.errors import ConfigurationError, JobNotFound, ResultTimeout, UnknownTask, shown
+from aqueue.failed import FailedJobs
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
 from aqueue.middleware import Middleware, Outgoing, around_enqueue, checked_layers
 from aqueue.opening import Opening
@@ -22,7 +24,7 @@ from aqueue.scheduling import Scheduling
 from aqueue.settings import Settings
 from aqueue.store import codec
 from aqueue.store.client import BATCH, Client
-from aqueue.store.inspection import job_info, result_of
+from aqueue.store.inspection import damaged, job_info, result_of
 from aqueue.store.keys import checked_name
 from aqueue.store.records import NewJob, QueueStats
 from aqueue.store.waiting import Waiting
@@ -77,6 +79,11 @@ class Queue(Scheduling):
 
     def __repr__(self) -> str:
         return f"Queue({self.name!r})"
+
+    @cached_property
+    def failed(self) -> FailedJobs:
+        """The jobs that have failed: to be listed, run again or deleted, all of them or by what they have in common."""
+        return FailedJobs(self)
 
     # tasks
 
@@ -261,6 +268,8 @@ class Queue(Scheduling):
                 raise ConfigurationError(f"Job {job_id} has not ended yet; cancel it first, or wait.")
             case "gone":
                 raise ConfigurationError(f"Job {job_id} has completed, so its arguments are gone; enqueue it anew.")
+            case "damaged":
+                raise damaged(self.name, JobId(job_id))
             case _:
                 return
 

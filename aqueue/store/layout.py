@@ -288,14 +288,25 @@ def settle_fields(settle: Settle, encode_error: Callable[[JobId, JobError], byte
         case Completed(result, ttl, task):
             return (*head, _completed(ttl, task), result)
         case Retried(error=error, delay=delay):
-            return (*head, f"retried {round(delay * 1000)} 0 ", encode_error(settle.id, error))
+            told = encode_error(settle.id, brief(error))
+            return (*head, b"retried %d 0 %b" % (round(delay * 1000), told), encode_error(settle.id, error))
         case Failed(error, ttl):
-            return (*head, f"failed 0 {ttl} ", encode_error(settle.id, error))
+            told = encode_error(settle.id, brief(error))
+            return (*head, b"failed 0 %d %b" % (ttl, told), encode_error(settle.id, error))
         case Cancelled(ttl):
             return (*head, f"cancelled 0 {ttl} ", "")
         case Released(delay, unknown_task, error=error):
             why = "unknown" if unknown_task else "" if error is None else encode_error(settle.id, error)
             return (*head, f"released {round(delay * 1000)} 0 ", why)
+
+
+BRIEF: Final = 200
+"""Characters of an error's type and message in the history, of which each counted run leaves an entry."""
+
+
+def brief(error: JobError) -> JobError:
+    """Give what the history tells of an error."""
+    return JobError(type=error.type[:BRIEF], message=error.message[:BRIEF])
 
 
 @lru_cache
