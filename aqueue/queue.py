@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from aqueue.errors import ConfigurationError, JobNotFound, ResultTimeout, UnknownTask, shown
 from aqueue.failed import FailedJobs
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
-from aqueue.middleware import Middleware, Outgoing, around_enqueue
+from aqueue.middleware import Middleware, Outgoing, around_enqueue, checked_layers
 from aqueue.opening import Opening
 from aqueue.options import Options, TaskOptions, make_task_options
 from aqueue.schedule import Schedule
@@ -31,6 +31,7 @@ from aqueue.store.waiting import Waiting
 from aqueue.store.wire import wire_of
 from aqueue.submission import encoded, new_job, outgoing
 from aqueue.task import Call, TakesContext, TakesCtx, Task, TaskDecorator
+from aqueue.telling import Producers
 
 if TYPE_CHECKING:
     import redis.asyncio as redis_asyncio
@@ -69,7 +70,8 @@ class Queue(Scheduling):
         self.settings = settings or Settings()
         self.wire = wire_of(self.name, self.settings)
         self.lifespan = lifespan
-        self.middleware = list(middleware)
+        self.middleware = checked_layers(middleware, "Queue")
+        self._producers = Producers(self.middleware)
         self.tasks: dict[str, Task[..., Any]] = {}
         self.schedules: dict[str, Schedule] = {}
         self._opening = Opening(self.name, self.settings, self.wire, url=url, given=client)
@@ -163,7 +165,7 @@ class Queue(Scheduling):
     async def submit(self, call: Call[R]) -> Job[R]:
         """Store one bound call on this queue."""
         sent = outgoing(call)
-        if self.middleware:
+        if self.middleware and self._producers.listen:
             return (await self._submit([call], [sent]))[0]
         job = new_job(call, sent, self.settings, self.wire)
         client = self._opening.checked or await self.store()
@@ -179,7 +181,7 @@ class Queue(Scheduling):
         """
         calls = [_checked(call) for call in calls]
         sent = [outgoing(call) for call in calls]
-        ready = None if self.middleware else self._jobs(calls, sent)
+        ready = None if self._producers.listen else self._jobs(calls, sent)
         if ready is None:  # what middleware makes of them is known only batch by batch
             for call, item in zip(calls, sent, strict=True):
                 encoded(call, item, self.settings, self.wire)
@@ -199,7 +201,8 @@ class Queue(Scheduling):
                 ids = await client.durability.enqueue(jobs)
             else:
                 ids = [await client.enqueue_one(jobs[0])] if len(jobs) == 1 else await client.enqueue(jobs)
-            return [self._handle_of(*one) for one in zip(calls, jobs, ids, strict=True)]
+            handles = [self._handle_of(*one) for one in zip(calls, jobs, ids, strict=True)]
+            return await self._producers.told(self.name, batch, handles)
 
         return cast("list[Job[R]]", await around_enqueue(self.middleware, store)(sent))
 

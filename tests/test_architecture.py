@@ -21,11 +21,12 @@ PACKAGE = Path(str(aqueue.__file__)).parent
 DOCS = PACKAGE.parent / "docs"
 LUA = PACKAGE / "store" / "lua"
 
-BASE = "errors keyring retry settings limits unique options schedule job job_ids embedded"
+BASE = "moments errors keyring retry settings limits unique options schedule job job_ids embedded"
+QUEUE = "context middleware middlewares telling task identity submission amending failed scheduling opening queue"
 LAYERS = (
     set(BASE.split()),
     {"store"},
-    {"context", "middleware", "task", "identity", "submission", "amending", "failed", "scheduling", "opening", "queue"},
+    set(QUEUE.split()),
     {"worker"},
     {"ops"},
 )

@@ -201,6 +201,14 @@ def test_signed_jobs_run_and_no_others(tmp_path: Path) -> None:
     ]
 
 
+def test_the_layers_of_middleware_say_what_the_example_says_they_do(tmp_path: Path) -> None:
+    """Its output stands at its top."""
+    told = re.findall(r"^    (\S.*)$", Path(example("middleware")).read_text().split('"""')[1], re.MULTILINE)
+    assert len(told) == 7
+    for _ in range(2):
+        assert sorted(run(tmp_path, example("middleware")).stdout.splitlines()) == sorted(told)
+
+
 @contextmanager
 def web_app(directory: Path) -> Generator[tuple[subprocess.Popen[bytes], httpx.Client]]:
     """Serve the example on a free port, until it is told to stop."""

@@ -144,9 +144,12 @@ STATES: Final[dict[bytes, Literal["OK", "PAUSED", "MORE"]]] = {b"OK": "OK", b"PA
 
 def turn(reply: Any, token: LeaseToken) -> Turn:
     """Read the answer of lua/settle_and_claim.lua."""
-    refused, leased, facts, envelopes, now, next_due, state = reply
+    refused, leased, facts, envelopes, now, next_due, state, *aside = reply
     leases = [lease(*one, token, now) for one in zip(leased, facts, envelopes, strict=True)]
-    return Turn(frozenset(ids(refused)), leases, seconds(next_due), STATES[state])
+    if not aside:
+        return Turn(frozenset(ids(refused)), leases, seconds(next_due), STATES[state])
+    ((expired, held_back),) = aside
+    return Turn(frozenset(ids(refused)), leases, seconds(next_due), STATES[state], ids(expired), ids(held_back))
 
 
 def beat(reply: Any) -> Beat:

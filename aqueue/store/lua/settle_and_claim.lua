@@ -33,6 +33,7 @@
 -- ITEM body       str   result, error, or why it is released
 -- RETURNS ids refused with a lost lease | ids leased | their facts (leasing) | their envelopes | now
 --         | ms until the next job is due, -1 none | OK PAUSED MORE
+--         | ids expired and ids held back by a limit, where there are any
 --- @include clock
 --- @include counting
 --- @include queueing
@@ -155,4 +156,5 @@ if redis.call('EXISTS', timers) == 1 then
   next_due = next_due < 0 and opens or math.min(next_due, opens)
 end
 
-return { refused, leased, facts, envelopes, at.now, next_due, is_paused and 'PAUSED' or more and 'MORE' or 'OK' }
+local passed_by = at.passed_by and { at.passed_by.expired, at.passed_by.held_back }
+return { refused, leased, facts, envelopes, at.now, next_due, is_paused and 'PAUSED' or more and 'MORE' or 'OK', passed_by }
