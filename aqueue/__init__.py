@@ -38,7 +38,8 @@ from aqueue.errors import (
     UnknownTask,
     UnsafeServer,
 )
-from aqueue.job import Cancellation, Failure, Job, JobInfo, JobState
+from aqueue.failed import FailedJobs, FailedPage
+from aqueue.job import Attempt, Cancellation, Failure, Job, JobInfo, JobState
 from aqueue.keyring import Encryption, Signing
 from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
@@ -54,6 +55,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AqueueError",
+    "Attempt",
     "BadArguments",
     "Cancellation",
     "Concurrency",
@@ -64,6 +66,8 @@ __all__ = [
     "Discard",
     "DurabilityError",
     "Encryption",
+    "FailedJobs",
+    "FailedPage",
     "Failure",
     "Job",
     "JobCancelled",

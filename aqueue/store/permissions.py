@@ -62,8 +62,8 @@ _WORKER_SCRIPTS: Final = ("extend", "promote", "prune", "reclaim", "retire", "se
     "tick", "withdraw",
 )  # fmt: skip
 _OPERATOR_SCRIPTS: Final = (
-    "delete", "examine", "list", "mend", "pause", "pause_task", "purge", "readmit", "rerun", "resume",
-    "resume_task", "schedules", "stats",
+    "delete", "examine", "list", "list_failed", "mend", "pause", "pause_task", "purge", "purge_failed", "readmit",
+    "rerun", "resume", "resume_task", "schedules", "stats",
 )  # fmt: skip
 RIGHTS: Final = {
     Role.PRODUCER: PRODUCER,

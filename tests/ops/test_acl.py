@@ -167,6 +167,7 @@ async def test_operators_do_all_they_are_for(urls: Urls, server: Server, raw: re
         assert await asked("resume", "q") == (0, "q: resumed\n")
         assert await asked("pause", "q", "--task", "later") == (0, "q: task later paused, what runs goes on\n")
         assert await asked("resume", "q", "--task", "later") == (0, "q: task later resumed\n")
+        assert (await asked("jobs", "q", "--task", "broken", "--error", "OSError"))[1].count(" q ") == 1
         assert (await asked("retry", job.id))[0] == 0
         assert (await asked("cancel", job.id))[0] == 0
         assert (await asked("delete", job.id))[0] == 0
@@ -176,6 +177,7 @@ async def test_operators_do_all_they_are_for(urls: Urls, server: Server, raw: re
         assert [(row["id"], row["repaired"]) for row in seen["findings"]] == [(waiting.id, True)]
         assert not [row for row in seen["checks"] if row["check"] == "permissions"]
         assert await asked("retry", "--failed") == (0, "q: 0 failed jobs queued again\n")
+        assert await asked("purge", "q", "--failed", "--yes") == (0, "q: 0 failed jobs deleted\n")
         assert await asked("purge", "q", "--yes") == (0, "q: 2 waiting jobs deleted\n")
 
 
