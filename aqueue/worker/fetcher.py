@@ -110,7 +110,7 @@ class Fetcher:
                 continue
             turn = await (lane.take_turn(free) if len(self._lanes) == 1 else lane.take_turn_beside_others(free))
             if turn is not None:
-                again = (again or lane.wants) and not weighted
+                again = again or (lane.has_more and not (weighted or lane.full))
             looked.add(lane)
         await self._park_or_unpark()
         again = again or (weighted and any(lane.wants for lane in self._lanes))

@@ -68,7 +68,7 @@ class Lane:
         self.worker = worker
         self.info = info
         """What the worker says of itself on this queue."""
-        self._cap = sys.maxsize if cap is None else cap
+        self._cap = cap
         self.running: dict[JobId, Run] = {}
         """Until their settle is known to be stored; read by the heartbeat's thread."""
         self.answered = 0
@@ -111,12 +111,12 @@ class Lane:
     @property
     def room(self) -> int:
         """How many more jobs of this queue may run here at once."""
-        return max(0, self._cap - self.active - self.reserved)
+        return sys.maxsize if self._cap is None else max(0, self._cap - self.active - self.reserved)
 
     @property
     def full(self) -> bool:
         """At its cap: it must neither claim nor wait for a job. A turn that waits along has its slots already."""
-        return self.room == 0 and not self.turn_parked
+        return self._cap is not None and self.room == 0 and not self.turn_parked
 
     @property
     def askable(self) -> bool:
