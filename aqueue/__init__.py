@@ -43,6 +43,7 @@ from aqueue.job import Attempt, Cancellation, Failure, Job, JobInfo, JobState
 from aqueue.keyring import Encryption, Signing
 from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
+from aqueue.pausing import Paused
 from aqueue.queue import Queue, enqueue
 from aqueue.retry import Retry
 from aqueue.settings import Settings
@@ -79,6 +80,7 @@ __all__ = [
     "LeaseLost",
     "Middleware",
     "NotSerializable",
+    "Paused",
     "PayloadRefused",
     "Queue",
     "Rate",
