@@ -44,6 +44,7 @@ from aqueue.job import Attempt, Cancellation, Failure, Job, JobInfo, JobState
 from aqueue.keyring import Encryption, Signing
 from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
+from aqueue.pausing import Paused
 from aqueue.queue import Queue, enqueue
 from aqueue.retry import Retry
 from aqueue.schedules import ScheduleInfo
@@ -81,6 +82,7 @@ __all__ = [
     "LeaseLost",
     "Middleware",
     "NotSerializable",
+    "Paused",
     "PayloadRefused",
     "Queue",
     "Rate",

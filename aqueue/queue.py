@@ -16,9 +16,10 @@ from weakref import WeakKeyDictionary
 from aqueue.errors import ConfigurationError, JobNotFound, ResultTimeout, UnknownTask, shown
 from aqueue.failed import FailedJobs
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
-from aqueue.middleware import Middleware, Outgoing, around_enqueue
+from aqueue.middleware import Middleware, Outgoing, around_enqueue, checked_layers
 from aqueue.opening import Opening
 from aqueue.options import Options, TaskOptions, make_task_options
+from aqueue.pausing import Pausing
 from aqueue.schedules import Schedules
 from aqueue.scheduling import Scheduling
 from aqueue.settings import Settings
@@ -31,6 +32,7 @@ from aqueue.store.waiting import Waiting
 from aqueue.store.wire import wire_of
 from aqueue.submission import encoded, new_job, outgoing
 from aqueue.task import Call, TakesContext, TakesCtx, Task, TaskDecorator
+from aqueue.telling import Producers
 
 if TYPE_CHECKING:
     import redis.asyncio as redis_asyncio
@@ -42,7 +44,7 @@ Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 log = logging.getLogger("aqueue")
 
 
-class Queue(Scheduling):
+class Queue(Scheduling, Pausing):
     """One name in Redis: one FIFO of jobs, with the tasks that may run on it.
 
     Opening needs no ceremony: the first await connects, `async with queue:` or `await queue.close()` gives the
@@ -69,7 +71,8 @@ class Queue(Scheduling):
         self.settings = settings or Settings()
         self.wire = wire_of(self.name, self.settings)
         self.lifespan = lifespan
-        self.middleware = list(middleware)
+        self.middleware = checked_layers(middleware, "Queue")
+        self._producers = Producers(self.middleware)
         self.tasks: dict[str, Task[..., Any]] = {}
         self.schedules = Schedules(self)
         self._opening = Opening(self.name, self.settings, self.wire, url=url, given=client)
@@ -163,7 +166,7 @@ class Queue(Scheduling):
     async def submit(self, call: Call[R]) -> Job[R]:
         """Store one bound call on this queue."""
         sent = outgoing(call)
-        if self.middleware:
+        if self.middleware and self._producers.listen:
             return (await self._submit([call], [sent]))[0]
         job = new_job(call, sent, self.settings, self.wire)
         client = self._opening.checked or await self.store()
@@ -179,7 +182,7 @@ class Queue(Scheduling):
         """
         calls = [_checked(call) for call in calls]
         sent = [outgoing(call) for call in calls]
-        ready = None if self.middleware else self._jobs(calls, sent)
+        ready = None if self._producers.listen else self._jobs(calls, sent)
         if ready is None:  # what middleware makes of them is known only batch by batch
             for call, item in zip(calls, sent, strict=True):
                 encoded(call, item, self.settings, self.wire)
@@ -199,7 +202,8 @@ class Queue(Scheduling):
                 ids = await client.durability.enqueue(jobs)
             else:
                 ids = [await client.enqueue_one(jobs[0])] if len(jobs) == 1 else await client.enqueue(jobs)
-            return [self._handle_of(*one) for one in zip(calls, jobs, ids, strict=True)]
+            handles = [self._handle_of(*one) for one in zip(calls, jobs, ids, strict=True)]
+            return await self._producers.told(self.name, batch, handles)
 
         return cast("list[Job[R]]", await around_enqueue(self.middleware, store)(sent))
 
@@ -307,14 +311,6 @@ class Queue(Scheduling):
     async def stats(self) -> QueueStats:
         """Count what the queue holds."""
         return await (await self.store()).stats()
-
-    async def pause(self) -> bool:
-        """Let no further job start, on any worker; return whether that is a change."""
-        return await (await self.store()).pause()
-
-    async def resume(self) -> bool:
-        """Let jobs start again; return whether that is a change."""
-        return await (await self.store()).resume()
 
     async def purge(self, *, failed: bool = False) -> int:
         """Delete all waiting jobs, or all failed ones; return how many."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 import typer
+from rich.console import Console
 
 from aqueue.ops import render, steering
 from aqueue.ops.command import Json, Prefix, Url, Where, ask, examples, show
+from aqueue.ops.reports import SchedulesDone
 
 SCHEDULES: Final = examples(
     "aqueue schedules",
@@ -38,4 +40,17 @@ def schedules(
         show(ask(where, lambda site: site.schedules([*names, *(queue or [])])), render.show_schedules, as_json=as_json)
     else:
         done = ask(where, lambda site: steering.steer(site, verb, names, queue or []))
-        show(done, render.show_steered, as_json=as_json)
+        show(done, _show_steered, as_json=as_json)
+
+
+def _show_steered(out: Console, done: SchedulesDone) -> None:
+    """Print what became of each schedule."""
+    said = {
+        "paused": "paused, its slots start nothing",
+        "resumed": "resumed with its next slot",
+        "already": "was so already, nothing changed",
+        "deleted": "deleted",
+    }
+    for one in done.schedules:
+        what = f"started {one.job}" if one.job is not None else said[one.done]
+        out.print(f"{render.plain(one.id)} on {one.queue}: {what}", soft_wrap=True)

@@ -27,6 +27,7 @@ from aqueue.store.records import (
     Retried,
     ServerFacts,
     Settle,
+    Shelf,
     Symptom,
     Turn,
     WorkerStats,
@@ -144,9 +145,12 @@ STATES: Final[dict[bytes, Literal["OK", "PAUSED", "MORE"]]] = {b"OK": "OK", b"PA
 
 def turn(reply: Any, token: LeaseToken) -> Turn:
     """Read the answer of lua/settle_and_claim.lua."""
-    refused, leased, facts, envelopes, now, next_due, state = reply
+    refused, leased, facts, envelopes, now, next_due, state, *aside = reply
     leases = [lease(*one, token, now) for one in zip(leased, facts, envelopes, strict=True)]
-    return Turn(frozenset(ids(refused)), leases, seconds(next_due), STATES[state])
+    if not aside:
+        return Turn(frozenset(ids(refused)), leases, seconds(next_due), STATES[state])
+    ((expired, held_back),) = aside
+    return Turn(frozenset(ids(refused)), leases, seconds(next_due), STATES[state], ids(expired), ids(held_back))
 
 
 def beat(reply: Any) -> Beat:
@@ -170,7 +174,7 @@ def queue_stats(name: str) -> Callable[[Any], QueueStats]:
     """Make a reader of the answer of lua/stats.lua."""
 
     def read(reply: Any) -> QueueStats:
-        (queued, scheduled, running, failed, held_back), paused, oldest, counters, workers = reply
+        (queued, scheduled, running, failed, held_back), paused, oldest, counters, workers, shelves = reply
         return QueueStats(
             name=name,
             queued=integer(queued),
@@ -182,6 +186,7 @@ def queue_stats(name: str) -> Callable[[Any], QueueStats]:
             oldest=seconds(oldest),
             counters={word: int(value) for word, value in pairs(counters).items() if _is_count(value)},
             workers=[_worker(*one) for one in workers],
+            shelves=sorted((_shelf(*one) for one in shelves), key=lambda shelf: shelf.task),
         )
 
     return read
@@ -194,6 +199,10 @@ def _is_count(value: bytes) -> bool:
 
 MOST_DIGITS: Final = 20
 """Of a counter, which the server keeps in 64 bits."""
+
+
+def _shelf(task: Any, paused_ms: Any, jobs: Any) -> Shelf:
+    return Shelf(text(task), seconds(paused_ms), integer(jobs))
 
 
 def _worker(name: Any, info: Any, count: Any, left_ms: Any) -> WorkerStats:

@@ -57,6 +57,7 @@ PRODUCER: Final = Rights(
         "user_made",
         "schedule",
         "changed",
+        "shelf",
         "stats",
         "nowhere",
     ),
@@ -65,8 +66,8 @@ _WORKER_SCRIPTS: Final = ("extend", "promote", "prune", "reclaim", "retire", "se
     "tick", "withdraw",
 )  # fmt: skip
 _OPERATOR_SCRIPTS: Final = (
-    "delete", "examine", "list", "list_failed", "mend", "pause", "purge", "purge_failed", "readmit", "rerun", "resume",
-    "stats",
+    "delete", "examine", "list", "list_failed", "mend", "pause", "pause_task", "purge", "purge_failed", "readmit",
+    "rerun", "resume", "resume_task", "stats",
 )  # fmt: skip
 RIGHTS: Final = {
     Role.PRODUCER: PRODUCER,

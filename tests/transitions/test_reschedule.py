@@ -9,7 +9,20 @@ from aqueue.errors import StoreError
 from aqueue.job import JobId
 from aqueue.store.client import Client
 from aqueue.store.records import Completed, NewJob
-from transitions.store_image import BASE, TICKET, Store, but, caught, ended, queued, running, scheduled, suspect, worker
+from transitions.store_image import (
+    BASE,
+    TICKET,
+    Store,
+    but,
+    caught,
+    ended,
+    queued,
+    record,
+    running,
+    scheduled,
+    suspect,
+    worker,
+)
 from transitions.turns import claimed, settle, take_turn
 
 A = JobId("a")
@@ -91,6 +104,18 @@ async def test_a_job_before_a_closed_gate_leaves_the_line(client: Client, store:
     await later(client)
     assert raw.smembers(f"{BASE}permits:aa") == {"b"}
     assert raw.exists(f"{BASE}waiting:aa", f"{BASE}held_back") == 0
+
+
+async def test_a_job_of_a_paused_task_leaves_its_shelf(client: Client, store: Store, raw: redis.Redis) -> None:
+    """Else it would be taken from there, before its time, once the task is resumed."""
+    store.seed(record("a", "queued", shelf="t"))
+    raw.zadd(f"{BASE}shelf:t", {"a": -5})
+    raw.hset(f"{BASE}shelves", "t", "1")
+    await later(client)
+    image = store.dump()
+    assert "shelf:t" not in image
+    assert "shelf" not in image["job:a"]
+    assert image["scheduled"] == {"a": 60}
 
 
 async def test_its_ttl_counts_from_the_new_time(client: Client, store: Store) -> None:

@@ -32,7 +32,7 @@ local lives = is_live(seen, 'user')
 if seen.made == made or seen.before == made or not seen.removed_ms and seen.owner == 'user' and seen.definition == definition then
   if lives and seen.definition == definition and redis.call('HGET', entry, 'call') ~= call then
     redis.call('HSET', entry, 'call', call) -- the same, sealed anew, with another key perhaps
-    tell_workers(changed, prefix, made)
+    announce(changed, prefix, made)
   end
   return { 'kept', now }
 end
@@ -59,5 +59,5 @@ if begins == 1 then
   redis.call('HSET', entry, 'begins', 1)
 end
 redis.call('ZADD', user_made, lives and seen.paused and '+inf' or now, id)
-tell_workers(changed, prefix, made)
+announce(changed, prefix, made)
 return { lives and 'changed' or 'new', now }

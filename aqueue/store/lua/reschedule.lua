@@ -9,7 +9,7 @@
 -- KEYS held_back  zset  all jobs that wait before a closed gate
 -- KEYS scheduled  zset  id by due time
 -- KEYS record     hash  the job
--- ARGV prefix     str   of the queue's keys, for the gates before which it waits
+-- ARGV prefix     str   of the queue's keys, for the gates before which it waits, and the shelf on which it lies
 -- ARGV id         str
 -- ARGV call       str   mark of this call
 -- ARGV delay_ms   int   from now
@@ -28,7 +28,7 @@ redis.call('ZCARD', scheduled)
 
 local now = now_ms()
 local due = at_ms > 0 and at_ms or now + delay_ms
-local seen = redis.call('HMGET', record, 'state', 'due_ms', 'enqueued_ms', 'expires_ms', 'limits', 'rank', 'retimed')
+local seen = redis.call('HMGET', record, 'state', 'due_ms', 'enqueued_ms', 'expires_ms', 'limits', 'rank', 'retimed', 'shelf')
 local state = seen[1]
 if not state then
   return { 'missing', due }
@@ -53,6 +53,10 @@ if state == 'queued' then
     return { 'queued', now }
   end
   redis.call('ZREM', ranked, id)
+  if seen[8] then -- where jobs of a paused task lie
+    redis.pcall('ZREM', prefix .. 'shelf:' .. seen[8], id)
+    redis.call('HDEL', record, 'shelf')
+  end
   if seen[5] then
     free_limits({ prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, now = now }, id, seen[5])
     redis.call('HDEL', record, 'called')

@@ -51,5 +51,5 @@ else
   redis.call('HSET', entry, 'slot_ms', math.max(number(seen.slot_ms), now), 'steered', made)
   redis.call('ZADD', index, now, id)
 end
-tell_workers(changed, prefix, made)
+announce(changed, prefix, made)
 return 'done'

@@ -35,7 +35,7 @@ local function leave_note(index, entry, id, field, now)
 end
 
 -- At once where workers listen; who does not hears of it at the next heartbeat.
-local function tell_workers(changed, prefix, what)
+local function announce(changed, prefix, what)
   redis.call('SET', changed, what, 'PX', TOLD_MS)
   redis.call('SPUBLISH', prefix .. 'channel:schedules', what)
 end
