@@ -31,6 +31,7 @@ from aqueue.errors import (
     PayloadRefused,
     ResultTimeout,
     RetryLater,
+    ScheduleNotFound,
     StoreError,
     StoreFull,
     StoreUnavailable,
@@ -46,6 +47,7 @@ from aqueue.middleware import Middleware
 from aqueue.pausing import Paused
 from aqueue.queue import Queue, enqueue
 from aqueue.retry import Retry
+from aqueue.schedules import ScheduleInfo
 from aqueue.settings import Settings
 from aqueue.task import Task
 from aqueue.unique import Debounce, Throttle, Unique
@@ -87,6 +89,8 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryLater",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "Settings",
     "Signing",
     "StoreError",

@@ -12,7 +12,7 @@ import typer
 
 from aqueue import __version__
 from aqueue.errors import ConfigurationError
-from aqueue.ops import checkup, failed_commands, render
+from aqueue.ops import checkup, failed_commands, render, schedule_commands
 from aqueue.ops.command import (
     CONTEXT,
     NOT_DONE,
@@ -78,11 +78,7 @@ def stats(queues: Names = None, *, url: Url = None, prefix: Prefix = None, as_js
 app.command(**failed_commands.JOBS)(failed_commands.jobs)
 
 
-@app.command(**examples("aqueue schedules", "aqueue schedules default --json"))
-def schedules(queues: Names = None, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """List what repeats, the next to come first."""
-    found = ask(Where(url, prefix), lambda site: site.schedules(queues or []))
-    show(found, render.show_schedules, as_json=as_json)
+app.command(**schedule_commands.SCHEDULES)(schedule_commands.schedules)
 
 
 @app.command(**examples("aqueue job 06g3k1v0c2q8m", "aqueue job 06g3k1v0c2q8m --json | jq .job.args"))

@@ -41,7 +41,7 @@ CONNECTION: Final = (
 tools; to be told."""
 
 PRODUCER: Final = Rights(
-    ("await", "cancel", "enqueue", "inspect"),
+    ("await", "cancel", "define", "describe", "enqueue", "inspect", "reschedule", "schedules", "steer"),
     (),
     (
         "job",
@@ -53,6 +53,10 @@ PRODUCER: Final = Rights(
         "held_back",
         "waiting",
         "permits",
+        "schedules",
+        "user_made",
+        "schedule",
+        "changed",
         "shelf",
         "stats",
         "nowhere",
@@ -63,7 +67,7 @@ _WORKER_SCRIPTS: Final = ("extend", "promote", "prune", "reclaim", "retire", "se
 )  # fmt: skip
 _OPERATOR_SCRIPTS: Final = (
     "delete", "examine", "list", "list_failed", "mend", "pause", "pause_task", "purge", "purge_failed", "readmit",
-    "rerun", "resume", "resume_task", "schedules", "stats",
+    "rerun", "resume", "resume_task", "stats",
 )  # fmt: skip
 RIGHTS: Final = {
     Role.PRODUCER: PRODUCER,

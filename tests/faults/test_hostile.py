@@ -226,7 +226,16 @@ def once(lie: Lie) -> Decide:
 
 ONE: Final = JobId("one")
 ME: Final = WorkerId("me")
-HOURLY: Final = Declaration(id="hourly", task="work", definition="hourly", overlap="skip", declared_ms=1)
+HOURLY: Final = Declaration(
+    id="hourly",
+    owner="code",
+    task="work",
+    definition="hourly",
+    spec="{}",
+    call=hostile.VALID,
+    overlap="skip",
+    declared_ms=1,
+)
 CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "enqueue": lambda store: store.enqueue([NewJob(id=ONE, envelope=hostile.VALID)]),
     "cancel": lambda store: store.cancel(ONE),
@@ -258,7 +267,11 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
         ME, HOURLY, [Slot(-1, NewJob(id=ONE, envelope=hostile.VALID))], after_ms=0, upto_ms=0, next_ms=None
     ),
     "withdraw": lambda store: store.schedules.withdraw(ME, 1, ["work"], []),
-    "schedules": lambda store: store.schedules.entries(),
+    "schedules": lambda store: store.schedules.page("code"),
+    "describe": lambda store: store.schedules.describe(["hourly"]),
+    "define": lambda store: store.schedules.define(HOURLY, "this call"),
+    "steer": lambda store: store.schedules.steer("hourly", "pause", "this call"),
+    "reschedule": lambda store: store.schedules.reschedule(ONE, "c", delay_ms=5, at_ms=None),
 }
 
 
