@@ -25,6 +25,7 @@
 --- @include counting
 --- @include queueing
 --- @include requeueing
+--- @include pacing
 --- @include limiting
 --- @include finish
 --- @include give_back
