@@ -212,11 +212,10 @@ def _lock(file: BinaryIO, *, shared: bool = False) -> bool:
     """Take the lock of an open file, unless somebody else holds it."""
     import fcntl  # noqa: PLC0415 - Windows has none, and imports this module
 
-    try:
+    with suppress(BlockingIOError):
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _unlock(file: BinaryIO) -> None:
@@ -365,7 +364,7 @@ def _stop_when_unused(place: _Place, lock: os.stat_result, link: socket.socket, 
 
 @dataclass(frozen=True, slots=True)
 class _Usage:
-    """What tells use: who is connected, and whether anybody came and went meanwhile, as ensure_running does."""
+    """What tells use: who is connected but for us, and whether anybody came and went, as ensure_running does."""
 
     clients: int
     accepted: int
@@ -376,8 +375,7 @@ def _usage(link: socket.socket) -> _Usage:
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
     if not facts:
         raise ConnectionError("the server closed the connection")
-    watcher = 1
-    return _Usage(int(facts["connected_clients"]) - watcher, int(facts["total_connections_received"]))
+    return _Usage(int(facts["connected_clients"]) - 1, int(facts["total_connections_received"]))
 
 
 def _stop_unless_used(place: _Place, link: socket.socket, seen: _Usage) -> None:

@@ -9,22 +9,21 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast, overload
 from weakref import WeakKeyDictionary
 
 from aqueue.errors import ConfigurationError, JobNotFound, ResultTimeout, UnknownTask, shown
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
 from aqueue.middleware import Middleware, Outgoing, around_enqueue
+from aqueue.opening import Opening
 from aqueue.options import Options, TaskOptions, make_task_options
 from aqueue.schedule import Schedule
 from aqueue.scheduling import Scheduling
 from aqueue.settings import Settings
-from aqueue.store import address, codec
+from aqueue.store import codec
 from aqueue.store.client import BATCH, Client
-from aqueue.store.connection import Server
 from aqueue.store.inspection import job_info, result_of
 from aqueue.store.keys import checked_name
-from aqueue.store.preflight import check_server
 from aqueue.store.records import NewJob, QueueStats
 from aqueue.store.waiting import Waiting
 from aqueue.store.wire import wire_of
@@ -39,9 +38,6 @@ R = TypeVar("R")
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 
 log = logging.getLogger("aqueue")
-
-_servers: Final[dict[str, Server]] = {}
-"""Queues that name the same URL share its connections."""
 
 
 class Queue(Scheduling):
@@ -67,8 +63,6 @@ class Queue(Scheduling):
         serves. `client` takes address and credentials from your own redis.asyncio client instead. What `lifespan`
         yields in a worker reaches jobs as `ctx.state`.
         """
-        if url is not None and client is not None:
-            raise ConfigurationError("url and client both say where Redis is; give only one of them.")
         self.name = QueueName(checked_name(name, "queue name"))
         self.settings = settings or Settings()
         self.wire = wire_of(self.name, self.settings)
@@ -76,11 +70,7 @@ class Queue(Scheduling):
         self.middleware = list(middleware)
         self.tasks: dict[str, Task[..., Any]] = {}
         self.schedules: dict[str, Schedule] = {}
-        self._url = None if url is None else address.checked_url(url)
-        self._given = client
-        self._store: Client | None = None
-        self._checked_store: Client | None = None
-        """The same, once its server is known to be fit."""
+        self._opening = Opening(self.name, self.settings, self.wire, url=url, given=client)
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, Waiting] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -169,7 +159,7 @@ class Queue(Scheduling):
         if self.middleware:
             return (await self._submit([call], [sent]))[0]
         job = new_job(call, sent, self.settings, self.wire)
-        client = self._checked_store or await self.store()
+        client = self._opening.checked or await self.store()
         if job.durable != "memory":
             (stands,) = await client.durability.enqueue([job])
             return self._handle_of(call, job, stands)
@@ -246,7 +236,7 @@ class Queue(Scheduling):
         if loop not in self._waiting:
             for closed in [known for known in self._waiting if known.is_closed()]:
                 del self._waiting[closed]
-            self._waiting[loop] = Waiting(cast("Client", self._store))
+            self._waiting[loop] = Waiting(self.unchecked_store())
         return self._waiting[loop]
 
     async def cancel(self, job_id: JobId) -> Cancellation:
@@ -332,44 +322,27 @@ class Queue(Scheduling):
 
         Errors: StoreUnavailable, UnsafeServer, StoreError for a server that is too old.
         """
-        if self._checked_store is None:
-            client = self.unchecked_store()
-            await check_server(client)
-            self._checked_store = client
-        return self._checked_store
+        return self._opening.checked or await self._opening.check()
 
     def unchecked_store(self) -> Client:
         """Give the store client without asking the server anything."""
-        if self._store is None:
-            self._store = Client(self._server(), self.name, self.settings, self.wire)
-        return self._store
-
-    def _server(self) -> Server:
-        if self._given is not None:
-            given = self._given
-            return Server(lambda: address.route_of_client(given))
-        url = address.checked_url(address.resolve(self._url))
-        if url not in _servers:
-            _servers[url] = Server(lambda: address.route_of_url(url))
-        return _servers[url]
+        return self._opening.client()
 
     @property
     def address(self) -> str:
         """Where Redis is, without secrets."""
-        return "the given client" if self._given is not None else address.masked(address.resolve(self._url))
+        return self._opening.address
 
     def use_url(self, url: str) -> None:
         """Point an unopened queue elsewhere, as `--url` does."""
-        self._url, self._given = address.checked_url(url), None
-        self._store = self._checked_store = None
+        self._opening = Opening(self.name, self.settings, self.wire, url=url)
 
     async def close(self) -> None:
         """Give the running loop's connections back; waits for results end with StoreUnavailable."""
         waiting = self._waiting.pop(asyncio.get_running_loop(), None)
         if waiting is not None:
             await waiting.close()
-        if self._store is not None:
-            await self._store.close()
+        await self._opening.close()
 
     async def __aenter__(self) -> Self:
         await self.store()

@@ -96,6 +96,11 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_COUNT
 
 
+def ttl_ms(lifetime: float) -> int:
+    """Turn a lifetime into the wire's form: milliseconds, or -1 for ever."""
+    return -1 if lifetime == FOREVER else round(lifetime * 1000)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How one queue treats its jobs; every option has the default that the README states.

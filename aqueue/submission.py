@@ -10,9 +10,8 @@ from aqueue.identity import delay_of, gate_words, unique_claim
 from aqueue.job import JobId
 from aqueue.middleware import Outgoing
 from aqueue.options import HIGHEST_PRIORITY, USUAL_PRIORITY, Options
-from aqueue.settings import Settings
+from aqueue.settings import Settings, ttl_ms
 from aqueue.store import codec
-from aqueue.store.client import ttl_ms
 from aqueue.store.records import NewJob
 from aqueue.store.wire import Wire
 from aqueue.task import Call

@@ -18,7 +18,7 @@ import msgspec
 
 from aqueue.errors import ConfigurationError, StoreFull
 from aqueue.job import Cancellation, JobId, JobState, LeaseToken, QueueName, WorkerId
-from aqueue.settings import FOREVER, Settings
+from aqueue.settings import Settings, ttl_ms
 from aqueue.store import layout
 from aqueue.store.coalescing import Coalescer
 from aqueue.store.connection import Links, Server
@@ -28,15 +28,14 @@ from aqueue.store.link import Link
 from aqueue.store.records import (
     Beat,
     Ended,
-    Fault,
     Gone,
     NewJob,
     QueueStats,
     ServerFacts,
     Settle,
-    Symptom,
     Turn,
 )
+from aqueue.store.repairs import Repairs
 from aqueue.store.schedules import ScheduleStore
 from aqueue.store.scripts import Arg, load
 from aqueue.store.wire import Wire
@@ -51,11 +50,6 @@ BATCH: Final = 500
 
 PRUNE_INTERVAL_MS: Final = 60_000
 """Failed records outlive their lifetime by at most this long."""
-
-
-def ttl_ms(seconds: float) -> int:
-    """Turn a lifetime into the wire's form: milliseconds, or -1 for ever."""
-    return -1 if seconds == FOREVER else round(seconds * 1000)
 
 
 class Client:
@@ -75,6 +69,11 @@ class Client:
         return ScheduleStore(self)
 
     @cached_property
+    def repairs(self) -> Repairs:
+        """What a doctor may do."""
+        return Repairs(self)
+
+    @cached_property
     def durability(self) -> Durability:
         """The way of jobs that are to be confirmed."""
         return Durability(self)
@@ -87,11 +86,6 @@ class Client:
     async def close(self) -> None:
         """Give back the running loop's connections; the next call opens new ones."""
         await self._server.release(self)
-
-    @property
-    def _places(self) -> tuple[str, str, str, str]:
-        """Where jobs wait for their start."""
-        return self.keys.queued, self.keys.suspects, self.keys.ranked, self.keys.held_back
 
     async def _run(
         self,
@@ -208,7 +202,7 @@ class Client:
         count, remain = await self._run(
             "purge",
             layout.each(layout.integer, 2),
-            [*self._places, keys.scheduled, keys.failed],
+            [*keys.places, keys.scheduled, keys.failed],
             [keys.base, what, BATCH],
         )
         return count, bool(remain)
@@ -240,7 +234,7 @@ class Client:
     def _turn_arguments(self, worker: WorkerId, turn: int, free: int) -> tuple[list[str], list[Arg]]:
         keys, settings = self.keys, self.settings
         return [
-            *self._places, keys.timers, keys.scheduled, keys.inbox(worker),
+            *keys.places, keys.timers, keys.scheduled, keys.inbox(worker),
             keys.held(worker), keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.stats,
         ], [
             keys.base, worker, turn, free, round(settings.lease * 1000), settings.crash_limit,
@@ -258,7 +252,7 @@ class Client:
             "extend",
             layout.beat,
             [
-                *self._places, keys.timers, keys.scheduled, keys.inbox(worker),
+                *keys.places, keys.timers, keys.scheduled, keys.inbox(worker),
                 keys.held(worker),
                 keys.worker(worker), keys.workers, keys.stats,
             ],
@@ -297,7 +291,7 @@ class Client:
         gone, remain = await self._run(
             "reclaim",
             layout.reclaimed,
-            [*self._places, keys.workers, keys.failed, keys.stats],
+            [*keys.places, keys.workers, keys.failed, keys.stats],
             [
                 keys.base, BATCH, settings.crash_limit, ttl_ms(settings.result_ttl), ttl_ms(settings.failure_ttl),
                 settings.failure_cap,
@@ -355,7 +349,7 @@ class Client:
             "stats",
             layout.queue_stats(keys.queue),
             [
-                *self._places,
+                *keys.places,
                 keys.scheduled,
                 keys.failed,
                 keys.workers,
@@ -371,7 +365,7 @@ class Client:
         return await self._run(
             "list",
             layout.ids,
-            [*self._places, keys.scheduled, keys.failed, keys.workers],
+            [*keys.places, keys.scheduled, keys.failed, keys.workers],
             [keys.base, state.value, offset, limit],
         )
 
@@ -383,48 +377,7 @@ class Client:
             await self._run("inspect", read, [], each=each, items=job_ids)
         )
 
-    # repairing
-
-    async def examine(self, job_ids: Sequence[JobId], look: int) -> list[Symptom]:
-        """Tell what is wrong with each job, which for most is nothing; see `Fault` and lua/include/diagnosis.lua.
-
-        `look` is how far into the lists a queued job is looked for; with 0 every queued one counts as found nowhere.
-        """
-        keys = self.keys
-        return await self._run(
-            "examine",
-            layout.each(layout.symptom, len(job_ids)),
-            [*self._places, keys.scheduled, keys.failed, keys.workers],
-            [keys.base, look],
-            each=[key for job_id in job_ids for key in (keys.job(job_id), keys.payload(job_id))],
-            items=job_ids,
-        )
-
-    async def mend(self, found: Sequence[tuple[JobId, Fault]], look: int) -> list[JobId]:
-        """Put jobs where they belong that still have the fault that was found; return which those were."""
-        keys, settings = self.keys, self.settings
-        return await self._run(
-            "mend",
-            layout.ids,
-            [
-                *self._places, keys.scheduled, keys.failed, keys.workers,
-                keys.stats,
-            ],
-            [
-                keys.base, look, round(settings.lease * 1000), ttl_ms(settings.result_ttl),
-                ttl_ms(settings.failure_ttl), settings.failure_cap,
-            ],
-            each=[key for job_id, _ in found for key in (keys.job(job_id), keys.payload(job_id))],
-            items=[word for job_id, fault in found for word in (job_id, fault.value)],
-        )  # fmt: skip
-
-    async def readmit(self, workers: Sequence[WorkerId]) -> list[WorkerId]:
-        """Give forgotten workers one more lease, so that what they hold is reclaimed; return which those were."""
-        keys = self.keys
-        each = [key for name in workers for key in (keys.worker(name), keys.inbox(name), keys.held(name))]
-        lease_ms = round(self.settings.lease * 1000)
-        found = await self._run("readmit", layout.ids, [keys.workers], [lease_ms], each=each, items=workers)
-        return [WorkerId(name) for name in found]
+    # the server
 
     async def queue_names(self) -> list[QueueName]:
         """List the queues that were ever used at this server under this prefix."""

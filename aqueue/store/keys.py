@@ -82,6 +82,11 @@ class Keys:
         """Sorted set: queued jobs that wait before a closed gate, all of them."""
         return f"{self.base}held_back"
 
+    @property
+    def places(self) -> tuple[str, str, str, str]:
+        """Where jobs wait for their start."""
+        return self.queued, self.suspects, self.ranked, self.held_back
+
     def waiting(self, digest: str) -> str:
         """Sorted set: the jobs that wait before one gate, oldest first."""
         return f"{self.base}waiting:{digest}"

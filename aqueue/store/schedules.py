@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
 from aqueue.job import WorkerId
 from aqueue.store import layout
+from aqueue.store.part import Part
 from aqueue.store.records import NewJob
-from aqueue.store.scripts import Arg, load
+from aqueue.store.scripts import Arg
 
-if TYPE_CHECKING:
-    from aqueue.store.client import Client
-
-
-T = TypeVar("T")
 State: TypeAlias = Literal["new", "known", "behind", "outdated"]
 
 TIMES_END: Final = "; "
@@ -62,27 +58,8 @@ class ScheduleEntry(msgspec.Struct, frozen=True, gc=False):
     job: str
 
 
-class ScheduleStore:
+class ScheduleStore(Part):
     """The transitions of schedules."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def _run(
-        self,
-        name: str,
-        read: Callable[[Any], T],
-        keys: Sequence[str],
-        argv: Sequence[Arg],
-        *,
-        each: Sequence[str] = (),
-        items: Sequence[Arg] = (),
-    ) -> T:
-        script = load(name)
-        reply = await self._client.links.run(
-            self._client.keys.queued, script, script.arguments(keys, argv, each, items)
-        )
-        return layout.understood(name, read, reply)
 
     async def tick(
         self,
@@ -100,7 +77,7 @@ class ScheduleStore:
         not know yet how far the schedule is.
         Source: lua/tick.lua.
         """
-        keys = self._client.keys
+        keys = self.keys
         return await self._run(
             "tick",
             _tick,
@@ -118,7 +95,7 @@ class ScheduleStore:
         self, worker: WorkerId, declared_ms: int, tasks: Sequence[str], kept: Sequence[str]
     ) -> list[str]:
         """Forget the schedules of these tasks but for those that are kept; return which were forgotten."""
-        keys = self._client.keys
+        keys = self.keys
         words: list[Arg] = [word for task in tasks for word in ("task", task)]
         words += [word for name in kept for word in ("schedule", name)]
         return await self._run(
@@ -127,7 +104,7 @@ class ScheduleStore:
 
     async def entries(self) -> list[ScheduleEntry]:
         """List the schedules by their next slot."""
-        keys = self._client.keys
+        keys = self.keys
         return await self._run("schedules", _entries, [keys.schedules], [keys.base])
 
 

@@ -80,10 +80,10 @@ async def repair(found: Survey) -> tuple[list[JobId], list[WorkerId]]:
     store = found.store
     workers: list[WorkerId] = []
     for some in _batches(found.workers, EXAMINED):
-        workers += await store.readmit(some)
+        workers += await store.repairs.readmit(some)
     jobs: list[JobId] = []
     for few in _batches(list(found.jobs.items()), SOUGHT):
-        jobs += await store.mend(few, LOOK)
+        jobs += await store.repairs.mend(few, LOOK)
     return jobs, workers
 
 
@@ -167,7 +167,7 @@ async def _examine(store: Client, job_ids: Iterable[JobId], look: int, at_once: 
     """Give those of the jobs with which something is wrong."""
     wrong: dict[JobId, Symptom] = {}
     for batch in _batches(sorted(job_ids), at_once):
-        seen = zip(batch, await store.examine(batch, look), strict=True)
+        seen = zip(batch, await store.repairs.examine(batch, look), strict=True)
         wrong |= {job_id: symptom for job_id, symptom in seen if symptom.fault is not None}
     return wrong
 

@@ -27,9 +27,8 @@ from aqueue.job import Job, JobError, JobId
 from aqueue.middleware import Middleware, around_run
 from aqueue.queue import Queue
 from aqueue.retry import Retry
-from aqueue.settings import Settings, seconds
+from aqueue.settings import Settings, seconds, ttl_ms
 from aqueue.store import codec
-from aqueue.store.client import ttl_ms
 from aqueue.store.records import Cancelled, Completed, Failed, Lease, Outcome, Released, Retried
 from aqueue.store.wire import StoredCall
 from aqueue.task import Task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 
 import pytest
 import redis
@@ -10,6 +11,7 @@ from servers import Server, binaries
 
 from faults.laboratory import Laboratory
 from faults.proxy import Proxy
+from faults.topologies import cluster_url, start_cluster
 
 
 @pytest.fixture
@@ -43,6 +45,21 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every wait end soon, so that hundreds of faults can be tried."""
     for name, value in IMPATIENT.items():
         monkeypatch.setattr(name, value)
+
+
+@pytest.fixture(scope="session")
+def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, redis.Redis]]:
+    """Three primaries that share the slots; a cluster takes seconds to start."""
+    with ExitStack() as stack:
+        yield start_cluster(stack, tmp_path_factory.mktemp("cluster"), 3, "--cluster-node-timeout", "2000")
+
+
+@pytest.fixture
+def cluster(running_cluster: dict[int, redis.Redis]) -> Iterator[str]:
+    """The address of a cluster, empty. Which node has which slot depends on the tests before."""
+    yield cluster_url(running_cluster)
+    for node in running_cluster.values():
+        node.flushall()
 
 
 @pytest.fixture

@@ -79,13 +79,24 @@ class MovingSlot:
         return node.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py leaves it so
 
 
+def slots_of(node: redis.Redis) -> set[int]:
+    """Read which slots a node has."""
+    (mine,) = [line for line in cluster_command(node, "NODES").splitlines() if "myself" in line]
+    found: set[int] = set()
+    for word in mine.split()[8:]:
+        if "[" not in word:
+            low, _, high = word.partition("-")
+            found.update(range(int(low), int(high or low) + 1))
+    return found
+
+
 @contextmanager
 def moving(cluster: str, queue: str) -> Generator[MovingSlot]:
     """Give the slot of a queue, and the next node for its new one."""
     ports = [int(host.rpartition(":")[2]) for host in cluster.removeprefix("redis+cluster://").split(",")]
     nodes = [redis.Redis(port=port, decode_responses=True) for port in ports]
     slot = int(cluster_command(nodes[0], "KEYSLOT", f"{{{queue}}}"))
-    owner = next(n for n, end in enumerate((5461, 10923, 16384)) if slot < end)
+    owner = next(n for n, node in enumerate(nodes) if slot in slots_of(node))
     source, target = nodes[owner], nodes[(owner + 1) % 3]
     try:
         yield MovingSlot(slot, source, target, [node for node in nodes if node not in (source, target)])

@@ -19,9 +19,6 @@ from aqueue.store import connection
 from aqueue.store.client import Client
 from aqueue.store.records import Completed, Failed, Fault, NewJob, Settle, Unique
 from faults.slots import MovingSlot, moving
-from faults.test_topologies import cluster
-
-__all__ = ["cluster"]  # a fixture
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -107,12 +104,12 @@ class FullQueue:
             "cancel one that runs": lambda: store.cancel(running),
             "delete": lambda: store.delete(jobs["limited-2"].id),
             "enqueue": lambda: store.enqueue([new]),
-            "mend": lambda: store.mend([(running, Fault.RUNNING_NOWHERE)], 10),
+            "mend": lambda: store.repairs.mend([(running, Fault.RUNNING_NOWHERE)], 10),
             "purge": lambda: store.purge("waiting"),
             "purge failed": lambda: store.purge("failed"),
             "stats": store.stats,
             "list": lambda: store.list_ids(JobState.RUNNING, 0, 10),
-            "examine": lambda: store.examine([running], 10),
+            "examine": lambda: store.repairs.examine([running], 10),
         }
 
 

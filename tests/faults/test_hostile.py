@@ -243,9 +243,9 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "stats": lambda store: store.stats(),
     "list": lambda store: store.list_ids(JobState.QUEUED, 0, 5),
     "inspect": lambda store: store.inspect([ONE]),
-    "examine": lambda store: store.examine([ONE], 5),
-    "mend": lambda store: store.mend([(ONE, Fault.QUEUED_NOWHERE)], 5),
-    "readmit": lambda store: store.readmit([ME]),
+    "examine": lambda store: store.repairs.examine([ONE], 5),
+    "mend": lambda store: store.repairs.mend([(ONE, Fault.QUEUED_NOWHERE)], 5),
+    "readmit": lambda store: store.repairs.readmit([ME]),
     "tick": lambda store: store.schedules.tick(
         ME, HOURLY, [Slot(-1, NewJob(id=ONE, envelope=hostile.VALID))], after_ms=0, upto_ms=0, next_ms=None
     ),

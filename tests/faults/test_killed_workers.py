@@ -164,16 +164,14 @@ async def test_sigterm_under_load_returns_everything_uncounted(jobs: Queue, own_
         assert {(info.attempt, info.crashes) for info in [await job.info() for job in long]} == {(0, 0)}
 
 
-@pytest.mark.parametrize("task", ["brief", "blocking", "threaded"])
-async def test_a_job_longer_than_the_lease_runs_once(
-    task: str, jobs: Queue, own_server: Server, tmp_path: Path
-) -> None:
-    """However long it is, and even if it blocks the event loop."""
-    with Fleet(own_server.url, tmp_path, lease=1.0) as fleet:
-        fleet.start(2)
-        job = await jobs.enqueue(task, 2.5)
-        assert await job.result(timeout=30) == "done"
-        assert fleet.runs() == {job.id: 1}
+async def test_a_job_longer_than_the_lease_runs_once(jobs: Queue, own_server: Server, tmp_path: Path) -> None:
+    """However long it is, in a coroutine, in a thread, and even if it blocks the event loop."""
+    with Fleet(own_server.url, tmp_path, lease=1.0, options=("--concurrency", "1")) as fleet:
+        fleet.start(4)  # one for each, and one that would take what is lost
+        handles = [await jobs.enqueue(task, 2.5) for task in ("brief", "blocking", "threaded")]
+        assert [await job.result(timeout=30) for job in handles] == ["done"] * 3
+        assert fleet.runs() == {job.id: 1 for job in handles}
+        assert len({line.pid for line in fleet.lines()}) == 3
         assert "worker gone" not in fleet.log()
 
 

@@ -16,10 +16,7 @@ from aqueue import Concurrency, Retry, Settings, Worker
 from faults.history import complaints, remains
 from faults.load import Load
 from faults.slots import moving
-from faults.test_topologies import cluster
 from faults.topologies import cluster_command, cluster_url, start_cluster
-
-__all__ = ["cluster"]  # a fixture
 
 pytestmark = pytest.mark.timeout(150)
 

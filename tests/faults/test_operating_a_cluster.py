@@ -12,9 +12,6 @@ from typer.testing import CliRunner
 from aqueue import DurabilityError, JobState, Queue, Settings, Worker
 from aqueue.ops.cli import app
 from aqueue.store import durability
-from faults.test_topologies import cluster
-
-__all__ = ["cluster"]  # a fixture
 
 
 def doctor(url: str, *arguments: str) -> tuple[int, dict[str, list[dict[str, object]]]]:

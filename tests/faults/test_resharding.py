@@ -17,11 +17,8 @@ import redis
 from aqueue import Queue, Retry, Settings, Worker
 from faults.fleet import wait_until
 from faults.load import Load
-from faults.slots import MovingSlot, moving
-from faults.test_topologies import cluster
+from faults.slots import MovingSlot, moving, slots_of
 from faults.topologies import cluster_command
-
-__all__ = ["cluster"]  # a fixture
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -46,8 +43,8 @@ async def test_a_slot_with_a_backlog_moves_under_load(cluster: str, move: Moving
         queue.task(name_of)
 
     async def ask_all() -> list[str]:
-        jobs = [await queue.enqueue("name_of", queue.name) for queue in others]
-        return [await job.result(timeout=30) for job in jobs]
+        jobs = await asyncio.gather(*(queue.enqueue("name_of", queue.name) for queue in others))
+        return list(await asyncio.gather(*(job.result(timeout=30) for job in jobs)))
 
     async with Load(cluster, settings=SETTINGS) as load, Worker(load.working, *others, concurrency=4):
         backlog = [load.queue.remote("work").options(delay=0.01 * (n % 100)).call(n) for n in range(400)]
@@ -134,17 +131,7 @@ async def test_slots_that_the_servers_move_themselves(cluster: str, move: Moving
     async with Load(cluster, settings=SETTINGS) as load, load.worker():
         await load.more()
         cluster_command(move.source, "MIGRATESLOTS", "SLOTSRANGE", move.slot, move.slot, "NODE", target)
-        await asyncio.to_thread(wait_until, lambda: move.slot in _slots_of(move.target), 30, "the slot has moved")
+        await asyncio.to_thread(wait_until, lambda: move.slot in slots_of(move.target), 30, "the slot has moved")
         await load.more()
         assert source != target
         assert await load.wrong(move.target) == []
-
-
-def _slots_of(node: redis.Redis) -> set[int]:
-    (mine,) = [line for line in cluster_command(node, "NODES").splitlines() if "myself" in line]
-    found: set[int] = set()
-    for word in mine.split()[8:]:
-        if "[" not in word:
-            low, _, high = word.partition("-")
-            found.update(range(int(low), int(high or low) + 1))
-    return found

@@ -15,14 +15,7 @@ import redis.asyncio as redis_asyncio
 
 from aqueue import Queue, Settings, StoreUnavailable, Worker
 from faults.fleet import wait_until
-from faults.topologies import BINARY, cluster_url, free_port, node, start_cluster
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[str]:
-    """Three primaries, each with a third of the slots."""
-    with ExitStack() as stack:
-        yield cluster_url(start_cluster(stack, tmp_path, 3, "--cluster-node-timeout", "2000"))
+from faults.topologies import BINARY, free_port, node
 
 
 @pytest.fixture
@@ -30,8 +23,10 @@ def sentinel(tmp_path: Path) -> Iterator[tuple[str, int, int]]:
     """A primary, a replica and one sentinel that decides alone; gives the URL and both ports."""
     with ExitStack() as stack:
         primary, replica, watcher = free_port(), free_port(), free_port()
-        stack.enter_context(node(tmp_path / "primary", primary))
-        follower = stack.enter_context(node(tmp_path / "replica", replica, "--replicaof", f"127.0.0.1 {primary}"))
+        options = ("--repl-diskless-sync-delay", "0")
+        stack.enter_context(node(tmp_path / "primary", primary, *options))
+        follow = ("--replicaof", f"127.0.0.1 {primary}", *options)
+        follower = stack.enter_context(node(tmp_path / "replica", replica, *follow))
         wait_until(
             lambda: dict(follower.info("replication"))["master_link_status"] == "up", 20, "the replica has synced"
         )

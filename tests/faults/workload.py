@@ -259,9 +259,9 @@ class Workload:
         store = await self._producer.store()
         for call in (store.promote, store.prune, store.stats):
             await self._insist(call)
-        await self._insist(lambda: store.examine([far.id], 10))
-        await self._insist(lambda: store.mend([(far.id, Fault.SCHEDULED_NOWHERE)], 10))  # which it is not
-        await self._insist(lambda: store.readmit([WorkerId("dead")]))
+        await self._insist(lambda: store.repairs.examine([far.id], 10))
+        await self._insist(lambda: store.repairs.mend([(far.id, Fault.SCHEDULED_NOWHERE)], 10))  # which it is not
+        await self._insist(lambda: store.repairs.readmit([WorkerId("dead")]))
         await self._tick()
         listed = await self._insist(lambda: self._producer.jobs("scheduled"))
         assert far.id in {info.id for info in listed or ()}

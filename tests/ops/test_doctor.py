@@ -373,17 +373,17 @@ async def test_a_repair_looks_again_before_it_touches_anything(queue: Queue, raw
     store = await queue.store()
     job = await ran.task.enqueue("fine")
     for fault in Fault:
-        assert await store.mend([(job.id, fault)], LOOK) == []
+        assert await store.repairs.mend([(job.id, fault)], LOOK) == []
     assert raw.lrange(f"{BASE}queued", 0, -1) == [job.id]
     await claimed(queue)
     for fault in Fault:
-        assert await store.mend([(job.id, fault)], LOOK) == []
-    assert await store.readmit([GHOST, WorkerId("nobody")]) == []
+        assert await store.repairs.mend([(job.id, fault)], LOOK) == []
+    assert await store.repairs.readmit([GHOST, WorkerId("nobody")]) == []
     await store.retire(GHOST)
     async with Worker(queue):
         await job.result(timeout=WAIT_SECONDS)
     for fault in Fault:
-        assert await store.mend([(job.id, fault), (JobId("nobody"), fault)], LOOK) == []
+        assert await store.repairs.mend([(job.id, fault), (JobId("nobody"), fault)], LOOK) == []
     assert ran == {"fine": 1}
 
 

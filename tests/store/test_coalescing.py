@@ -201,7 +201,7 @@ async def test_a_batch_sent_twice_is_stored_once(
 
 async def test_queues_do_not_mix(queue: Queue) -> None:
     """A batch is one script call, and a script touches one queue."""
-    async with Queue("other", url=queue._url, settings=Settings(lease=1.5)) as other:
+    async with Queue("other", url=queue.address, settings=Settings(lease=1.5)) as other:
 
         @queue.task
         async def work() -> None: ...
