@@ -29,6 +29,7 @@ from aqueue.errors import (
     LeaseLost,
     NotSerializable,
     PayloadRefused,
+    RateLimited,
     ResultTimeout,
     RetryLater,
     StoreError,
@@ -40,6 +41,7 @@ from aqueue.errors import (
 )
 from aqueue.job import Cancellation, Job, JobInfo, JobState
 from aqueue.keyring import Encryption, Signing
+from aqueue.limiters import Limiter, Permit
 from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
 from aqueue.queue import Queue, enqueue
@@ -72,11 +74,14 @@ __all__ = [
     "JobNotFound",
     "JobState",
     "LeaseLost",
+    "Limiter",
     "Middleware",
     "NotSerializable",
     "PayloadRefused",
+    "Permit",
     "Queue",
     "Rate",
+    "RateLimited",
     "ResultTimeout",
     "Retry",
     "RetryLater",

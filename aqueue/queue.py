@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from aqueue.errors import ConfigurationError, JobNotFound, ResultTimeout, UnknownTask, shown
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
+from aqueue.limiters import Limiting
 from aqueue.middleware import Middleware, Outgoing, around_enqueue
 from aqueue.opening import Opening
 from aqueue.options import Options, TaskOptions, make_task_options
@@ -40,7 +41,7 @@ Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 log = logging.getLogger("aqueue")
 
 
-class Queue(Scheduling):
+class Queue(Scheduling, Limiting):
     """One name in Redis: one FIFO of jobs, with the tasks that may run on it.
 
     Opening needs no ceremony: the first await connects, `async with queue:` or `await queue.close()` gives the
@@ -342,6 +343,7 @@ class Queue(Scheduling):
         waiting = self._waiting.pop(asyncio.get_running_loop(), None)
         if waiting is not None:
             await waiting.close()
+        await self._desk.close()
         await self._opening.close()
 
     async def __aenter__(self) -> Self:

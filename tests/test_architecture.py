@@ -25,7 +25,7 @@ BASE = "errors keyring retry settings limits unique options schedule job job_ids
 LAYERS = (
     set(BASE.split()),
     {"store"},
-    {"context", "middleware", "task", "identity", "submission", "scheduling", "opening", "queue"},
+    {"context", "middleware", "task", "identity", "submission", "scheduling", "opening", "limiters", "keeper", "queue"},
     {"worker"},
     {"ops"},
 )
@@ -167,7 +167,7 @@ def key_kinds() -> set[str]:
         keys.inbox(WorkerId("x")), keys.held(WorkerId("x")), keys.channel("x"), keys.queued, keys.suspects,
         keys.scheduled, keys.workers, keys.failed, keys.pruned, keys.paused, keys.stats, keys.ranked, keys.held_back,
         keys.timers, keys.waiting("x"), keys.permits("x"), keys.pace("x"), keys.nowhere, keys.schedules,
-        keys.schedule("x"),
+        keys.schedule("x"), keys.holders("x"), keys.passes("x"), keys.line("x"), keys.patience("x"),
     ]  # fmt: skip
     members = {name for name in vars(Keys) if not name.startswith("_")} - {"registry", "places"}
     assert len(spelled) == len(members), f"this test is to know all of {sorted(members)}"
@@ -319,7 +319,7 @@ def test_the_data_model_names_every_field_of_a_job() -> None:
     assert section is not None
     named = set(re.findall(r"`(\w+)`", section[1]))
     lua = "\n".join(code(path) for path in EVERY_LUA_FILE)
-    fields = "state|attempt|crashes|token|unique|scope|rank|limits|called|stands|cancel|waiters|rerun|result|error|task"
+    fields = "state|attempt|crashes|token|unique|scope|rank|limits|called|stands|limited|limited_by|cancel|waiters|rerun|result|error|task"
     written = set(re.findall(rf"'((?:\w+_ms)|{fields})'", lua))
     of_schedules = {"declared_ms", "slot_ms", "removed_ms"}
     assert named == written - of_schedules

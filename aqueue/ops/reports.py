@@ -80,6 +80,8 @@ class JobRow:
     worker: str | None
     error: ErrorRow | None
     result_bytes: int | None
+    limited: int
+    limited_by: str | None
 
     @classmethod
     def of(cls, info: JobInfo) -> JobRow:
@@ -106,6 +108,8 @@ class JobRow:
             if error is None
             else ErrorRow(type=error.type, message=error.message, traceback=error.traceback),
             result_bytes=info.result_bytes,
+            limited=info.limited,
+            limited_by=info.limited_by,
         )
 
 

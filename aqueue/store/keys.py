@@ -99,6 +99,22 @@ class Keys:
         """String or sorted set: when one gate let jobs through. Expires once that no longer matters."""
         return f"{self.base}pace:{digest}"
 
+    def holders(self, digest: str) -> str:
+        """Sorted set: who holds the permits of one limiter, by when each ends, server ms. Expires with the last."""
+        return f"{self.base}holders:{digest}"
+
+    def passes(self, digest: str) -> str:
+        """Sorted set: who has passed one limiter of late, by when, server ms. Expires."""
+        return f"{self.base}passes:{digest}"
+
+    def line(self, digest: str) -> str:
+        """Sorted set: who waits before one limiter, by since when, or by the instant that was named. Expires."""
+        return f"{self.base}line:{digest}"
+
+    def patience(self, digest: str) -> str:
+        """Sorted set: who waits for a permit of one limiter, by until when without asking again. Expires."""
+        return f"{self.base}patience:{digest}"
+
     @cached_property
     def schedules(self) -> str:
         """Sorted set: schedule by its next slot, server ms."""
@@ -181,6 +197,10 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "waiting": ("zset",),
     "permits": ("set",),
     "pace": ("string", "zset"),
+    "holders": ("zset",),
+    "passes": ("zset",),
+    "line": ("zset",),
+    "patience": ("zset",),
     "timers": ("zset",),
     "schedules": ("zset",),
     "schedule": ("hash",),
@@ -195,8 +215,8 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "stats": ("hash",),
 }
 """What the server calls the type of each kind of key."""
-GATES: Final = ("waiting", "permits", "pace")
-"""The kinds of keys of which each gate has its own."""
+GATES: Final = ("waiting", "permits", "pace", "holders", "passes", "line", "patience")
+"""The kinds of keys of which each gate, or limiter, has its own."""
 
 
 def nowhere(base: str) -> str:

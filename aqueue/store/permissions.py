@@ -41,7 +41,7 @@ CONNECTION: Final = (
 tools; to be told."""
 
 PRODUCER: Final = Rights(
-    ("await", "cancel", "enqueue", "inspect"),
+    ("acquire", "await", "cancel", "enqueue", "inspect", "release_permit", "renew_permits"),
     (),
     (
         "job",
@@ -53,6 +53,11 @@ PRODUCER: Final = Rights(
         "held_back",
         "waiting",
         "permits",
+        "pace",
+        "holders",
+        "passes",
+        "line",
+        "patience",
         "stats",
         "nowhere",
     ),

@@ -20,6 +20,7 @@ from aqueue.errors import (
     Discard,
     NotSerializable,
     PayloadRefused,
+    RateLimited,
     RetryLater,
     UnknownTask,
 )
@@ -29,7 +30,7 @@ from aqueue.queue import Queue
 from aqueue.retry import Retry
 from aqueue.settings import Settings, seconds, ttl_ms
 from aqueue.store import codec
-from aqueue.store.records import Cancelled, Completed, Failed, Lease, Outcome, Released, Retried
+from aqueue.store.records import Cancelled, Completed, Failed, Lease, Limited, Outcome, Released, Retried
 from aqueue.store.wire import StoredCall
 from aqueue.task import Task
 from aqueue.worker.deadlines import Deadlines
@@ -189,7 +190,7 @@ def _translate(plan: _Plan, run: Run, error: BaseException) -> Outcome:
     match error:
         case Discard():
             return Failed(JobError(type="Discard", message=error.reason), plan.failure_ttl_ms)
-        case RetryLater():
+        case RetryLater() | RateLimited():
             return _later(plan, run, error)
         case NotSerializable():
             return Failed(_described(error), plan.failure_ttl_ms)
@@ -197,11 +198,14 @@ def _translate(plan: _Plan, run: Run, error: BaseException) -> Outcome:
             return _again(plan, run, _described(error), None)
 
 
-def _later(plan: _Plan, run: Run, signal: RetryLater) -> Outcome:
+def _later(plan: _Plan, run: Run, signal: RetryLater | RateLimited) -> Outcome:
+    asked = signal.delay if isinstance(signal, RetryLater) else signal.retry_after
     try:
-        delay = seconds(signal.delay, "the delay of RetryLater")
+        delay = seconds(asked, f"the delay of {type(signal).__name__}")
     except ConfigurationError as error:
         return Failed(_described(error), plan.failure_ttl_ms)
+    if isinstance(signal, RateLimited):
+        return Limited(delay, signal.limiter[:NAME_LIMIT] if isinstance(signal.limiter, str) else "")
     return _again(plan, run, JobError(type="RetryLater", message=signal.reason), delay)
 
 

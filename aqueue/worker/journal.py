@@ -16,7 +16,7 @@ from aqueue.context import current_context
 from aqueue.errors import AqueueError, StoreUnavailable, shown
 from aqueue.job import JobError
 from aqueue.store import codec
-from aqueue.store.records import Cancelled, Completed, Failed, Gone, Outcome, Released, Retried
+from aqueue.store.records import Cancelled, Completed, Failed, Gone, Limited, Outcome, Released, Retried
 from aqueue.store.wire import line_of
 from aqueue.worker.run import NAME_LIMIT, Reason, Run
 
@@ -181,6 +181,8 @@ def _told(run: Run, outcome: Outcome) -> tuple[str, int, str, JobError | None]:
             return "failed", logging.ERROR, f"{_brief(error)} - failed for good", error
         case Cancelled():
             return "cancelled", logging.INFO, "cancelled", None
+        case Limited(delay, by):
+            return "limited", logging.INFO, f"limited{f' by {by}' if by else ''} - again in {delay:.1f}s", None
         case Released():
             why = "lease lost" if run.reason is Reason.LEASE_LOST else "returned to the queue"
             return "released", logging.INFO, why, None

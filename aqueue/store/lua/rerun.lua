@@ -34,7 +34,7 @@ if redis.call('EXISTS', payload) == 0 then
   return 'gone'
 end
 redis.call('HDEL', record, 'attempt', 'crashes', 'cancel', 'error', 'expires_ms', 'due_ms', 'started_ms', 'ended_ms', 'token',
-  'unknown_ms', 'unique', 'scope', 'called')
+  'unknown_ms', 'unique', 'scope', 'called', 'limited', 'limited_by')
 redis.call('HSET', record, 'state', 'queued', 'rerun', call, 'due_ms', now_ms())
 redis.call('PERSIST', record)
 redis.call('PERSIST', payload)

@@ -1,0 +1,52 @@
+-- handing: the permits of a limiter, each with a lease of its own, and those who wait for one
+--
+-- Needs clock. `at` carries the prefix of the queue's keys, the limiter's keys and the time. A holder's id begins with the name of its
+-- process's channel. Who gives a permit back hands it to the next in line, so that nobody who comes along can be quicker.
+
+-- Of those in line, so many may have fallen silent and be passed over in one call.
+local SILENT_LIMIT = 500
+
+-- The key of a sorted set of instants goes when the last of them has passed.
+local function lasts_as_its_last(zset)
+  local last = redis.call('ZRANGE', zset, -1, -1, 'WITHSCORES')[2]
+  if last then
+    redis.call('PEXPIREAT', zset, math.ceil(number(last)) + 1)
+  end
+end
+
+local function give_permit(at, holder, lease_ms)
+  redis.call('ZADD', at.holders, at.now + lease_ms, holder)
+  lasts_as_its_last(at.holders)
+end
+
+local function leave_queue(at, holder)
+  redis.call('ZREM', at.line, holder)
+  redis.call('ZREM', at.patience, holder)
+end
+
+local function tell_permitted(at, holder)
+  local channel = string.match(holder, '^(%x+)/%d+$')
+  if channel then
+    redis.call('SPUBLISH', at.prefix .. 'channel:' .. channel, 'permitted ' .. holder)
+  end
+end
+
+-- Gives free permits to those in line, oldest first. One that was told to nobody, or to a dead process, ends with its lease.
+local function hand_on(at, limit, lease_ms)
+  redis.call('ZREMRANGEBYSCORE', at.holders, '-inf', at.now)
+  local silent = 0
+  while redis.call('ZCARD', at.holders) < limit and silent < SILENT_LIMIT do
+    local holder = redis.call('ZRANGE', at.line, 0, 0)[1]
+    if not holder then
+      break
+    end
+    local patient_until = redis.call('ZSCORE', at.patience, holder)
+    leave_queue(at, holder)
+    if number(patient_until) > at.now then
+      give_permit(at, holder, lease_ms)
+      tell_permitted(at, holder)
+    else
+      silent = silent + 1
+    end
+  end
+end
