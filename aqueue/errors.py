@@ -203,8 +203,8 @@ class RateLimited(AqueueError):
     def __init__(self, retry_after: float = 0.0, limiter: str = "") -> None:
         name = f"Limiter {limiter!r}" if limiter else "A limiter"
         super().__init__(f"{name} has no room; try again in {shown(retry_after)} s, or wait for it with wait=True.")
-        # A remote clock that is ahead of ours names an instant that has passed.
-        self.retry_after = max(0.0, retry_after) if isinstance(retry_after, int | float) else retry_after
+        # A remote clock that is behind ours names instants that have passed; what is no number is told when it is used.
+        self.retry_after = 0.0 if isinstance(retry_after, int | float) and retry_after < 0 else retry_after
         self.limiter = limiter
 
 

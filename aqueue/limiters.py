@@ -179,19 +179,16 @@ class Desk:
         """Wait until somebody hands on a permit, or the lease of one ends."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
-        async with turns.waiting(held.holder) as told:
+        async with turns.waiting(held.holder) as turn:
             while True:
-                told.clear()
+                turn.begin()
                 left = max(0.0, deadline - loop.time())
                 answer = await self._ask(held, left)
                 if answer.word == "granted":
                     return
                 if not left:
                     raise _limited(held, answer)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, answer.ms / 1000, RECHECK_SECONDS)):
-                        await told.wait()
-                await turns.listen()
+                await turn.comes(min(left, answer.ms / 1000, RECHECK_SECONDS))
 
     async def _ask(self, held: Held, patience: float) -> Answer:
         job = current_job()
@@ -215,10 +212,11 @@ class Desk:
             await self._permits.release(held.at, held.holder)
 
     async def close(self) -> None:
-        """Send what is still to be released, and end the thread of the permits if none is held."""
-        here = asyncio.get_running_loop()
-        await asyncio.gather(*(task for task in self._releases if task.get_loop() is here))
+        """End all waits for a permit, send what is to be released, and end the thread if no permit is held."""
         if self._client is not None:
+            await self._turns.close()
+            here = asyncio.get_running_loop()
+            await asyncio.gather(*(task for task in self._releases if task.get_loop() is here))
             await self._keeper.close()
 
 

@@ -319,7 +319,8 @@ def test_the_data_model_names_every_field_of_a_job() -> None:
     assert section is not None
     named = set(re.findall(r"`(\w+)`", section[1]))
     lua = "\n".join(code(path) for path in EVERY_LUA_FILE)
-    fields = "state|attempt|crashes|token|unique|scope|rank|limits|called|stands|limited|limited_by|cancel|waiters|rerun|result|error|task"
+    fields = "state|attempt|crashes|token|unique|scope|rank|limits|called|stands|cancel|waiters|rerun|result|error|task"
+    fields += "|limited|limited_by"
     written = set(re.findall(rf"'((?:\w+_ms)|{fields})'", lua))
     of_schedules = {"declared_ms", "slot_ms", "removed_ms"}
     assert named == written - of_schedules

@@ -108,11 +108,11 @@ class Keys:
         return f"{self.base}passes:{digest}"
 
     def line(self, digest: str) -> str:
-        """Sorted set: who waits before one limiter, by since when, or by the instant that was named. Expires."""
+        """Sorted set: who waits before one limiter, or is to come back, by since when, server ms. Expires."""
         return f"{self.base}line:{digest}"
 
     def patience(self, digest: str) -> str:
-        """Sorted set: who waits for a permit of one limiter, by until when without asking again. Expires."""
+        """Sorted set: the same, by until when each is believed to be there, server ms. Expires."""
         return f"{self.base}patience:{digest}"
 
     @cached_property

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from aqueue.errors import StoreUnavailable
 from aqueue.store.mailbox import Listener
 from aqueue.store.permits import Holder
 
@@ -30,6 +31,8 @@ class _Ear(Listener):
         self.told: dict[Holder, asyncio.Event] = {}
         self.listens_at: Links | None = None
         self.listening = asyncio.Lock()
+        self.closed = False
+        self.all_left = asyncio.Event()
 
     def heard(self, message: str) -> None:
         verb, _, holder = message.partition(" ")
@@ -43,6 +46,28 @@ class _Ear(Listener):
     def moved(self) -> None:
         self.listens_at = None
         self.restored()
+
+
+class Turn:
+    """What one holder waits for."""
+
+    def __init__(self, event: asyncio.Event, listen: Callable[[], Awaitable[None]]) -> None:
+        self._event = event
+        self._listen = listen
+
+    def begin(self) -> None:
+        """Let only what is told from now on count; to be called before asking."""
+        self._event.clear()
+
+    async def comes(self, seconds: float) -> None:
+        """Return once the holder is told something, or might have missed it, or after so many seconds.
+
+        Errors: StoreUnavailable, also if the queue is closed meanwhile; StoreError.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        await self._listen()
 
 
 class Turns:
@@ -65,27 +90,35 @@ class Turns:
         return Holder(f"{self._here().name}/{next(self._numbers):012}")
 
     @asynccontextmanager
-    async def waiting(self, holder: Holder) -> AsyncGenerator[asyncio.Event]:
-        """Let a holder be told that it may have a permit: the event is set then, or when it might have missed that.
+    async def waiting(self, holder: Holder) -> AsyncGenerator[Turn]:
+        """Let a holder be told that it may have a permit.
 
-        It listens before anybody is asked, so that nothing can be told in between.
-        Errors: StoreUnavailable, StoreError.
+        It listens before anybody is asked, so that nothing can be told in between. Errors: as Turn.comes.
         """
         ear = self._here()
-        event = ear.told[holder] = asyncio.Event()
+        ear.told[holder] = asyncio.Event()
         try:
             await self._listen(ear)
-            yield event
+            yield Turn(ear.told[holder], lambda: self._listen(ear))
         finally:
             del ear.told[holder]
-
-    async def listen(self) -> None:
-        """Listen anew if the connection on which this loop listens has been given back."""
-        await self._listen(self._here())
+            if not ear.told:
+                ear.all_left.set()
 
     async def _listen(self, ear: _Ear) -> None:
+        if ear.closed:
+            raise StoreUnavailable("The queue was closed while a permit was waited for; keep it open until then.")
         links = self._client.links
         async with ear.listening:
             if ear.listens_at is not links:
                 await links.listen(self._client.keys.channel(ear.name), ear)
                 ear.listens_at = links
+
+    async def close(self) -> None:
+        """End the wait of everybody who waits in this loop, with StoreUnavailable."""
+        ear = self._ears.pop(asyncio.get_running_loop(), None)
+        if ear is not None and ear.told:
+            ear.closed = True
+            ear.all_left.clear()
+            ear.restored()
+            await ear.all_left.wait()

@@ -243,12 +243,12 @@ async def test_a_job_that_is_turned_away_has_its_instant_when_it_comes_back(perm
 def _let_pass(raw: redis.Redis, gate: Turnstile, *, hours: int) -> None:
     """Move all that was noted into the past, but for a moment in which who was named an instant is on time."""
     gone = hours * HOUR_MS + 1
-    pace, line = f"{BASE}pace:{gate.digest}", f"{BASE}line:{gate.digest}"
+    pace, patience = f"{BASE}pace:{gate.digest}", f"{BASE}patience:{gate.digest}"
     if gate.kind == "g":
         raw.set(pace, str(float(str(raw.get(pace))) - gone), px=HOUR_MS)
-    for zset in (line, pace) if gate.kind == "w" else (line,):
-        for member, score in raw.zrange(zset, 0, -1, withscores=True):
-            raw.zadd(zset, {member: score - gone})
+    for zset in (patience, pace) if gate.kind == "w" else (patience,):
+        for member in map(str, raw.zrange(zset, 0, -1)):
+            raw.zincrby(zset, -gone, member)
 
 
 async def test_a_clock_that_was_set_back_closes_no_gate(permits: Permits, raw: redis.Redis) -> None:

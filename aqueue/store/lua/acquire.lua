@@ -7,8 +7,8 @@
 -- KEYS holders  zset  holder by when its permit ends
 -- KEYS pace     str or zset  when a Rate or a Window let somebody through
 -- KEYS passes   zset  who was let through by a Rate of late, by when
--- KEYS line     zset  who waits for a permit, by since when; or to whom an instant was named, by that instant
--- KEYS patience zset  who waits for a permit, by until when it is believed to do so
+-- KEYS line     zset  who waits for a permit, or for the instant that it was named, by since when
+-- KEYS patience zset  the same, by until when they are believed to do so
 -- ARGV prefix   str   of the queue's keys, for channels and the pace
 -- ARGV kind     str   c, g or w; see limiting
 -- ARGV digest   str
@@ -45,10 +45,7 @@ local function acquire_permit()
   end
   local place = 0
   if wait_ms ~= 0 then
-    redis.call('ZADD', line, 'NX', at.now, holder)
-    redis.call('ZADD', patience, at.now + patience_ms, holder)
-    redis.call('PEXPIRE', line, patience_ms)
-    redis.call('PEXPIRE', patience, patience_ms)
+    stand_in_line(at, holder, nil, at.now + patience_ms)
     place = math.min(redis.call('ZRANK', line, holder), first - 1)
   end
   -- Nobody gives back the permit of a dead process: the first in line looks when the first lease ends, and so on.
@@ -62,13 +59,9 @@ local function opens_behind(ahead)
     return rested_at(at, gate) + first / 1000 * (ahead + 1 - second)
   end
   bring_back(at, pace)
-  local zset, rank = pace, ahead - first
-  if rank >= 0 then
-    zset = line
-  end
-  local before = redis.call('ZRANGE', zset, rank, rank, 'WITHSCORES')[2]
-  -- An instant that lies further ahead was named before the clock was set back.
-  return before and math.min(number(before), at.now + second * math.floor(ahead / first)) + second or 0
+  local rounds, place = math.floor(ahead / first), ahead % first
+  local passed = redis.call('ZRANGE', pace, place - first, place - first, 'WITHSCORES')[2]
+  return (passed and number(passed) + second or at.now) + rounds * second
 end
 
 local function note_pass()
@@ -89,24 +82,23 @@ local function pass_gate()
   if has_passed() then
     return { 'granted', 0 }
   end
-  redis.call('ZREMRANGEBYSCORE', line, '-inf', at.now - patience_ms)
-  local who = redis.call('ZSCORE', line, holder) and holder or redis.call('ZSCORE', line, job) and job
-  local opens = math.ceil(opens_behind(who and redis.call('ZRANK', line, who) or redis.call('ZCARD', line)))
-  if who then
-    redis.call('ZREM', line, who)
+  for _, silent in ipairs(redis.call('ZRANGE', patience, '-inf', at.now, 'BYSCORE', 'LIMIT', 0, SILENT_LIMIT)) do
+    leave_line_of(at, silent)
   end
-  if opens <= at.now then
+  local who = redis.call('ZSCORE', line, holder) and holder or job
+  local since = redis.call('ZSCORE', line, who)
+  local opens = math.ceil(opens_behind(since and redis.call('ZRANK', line, who) or redis.call('ZCARD', line)))
+  local left_ms = math.max(0, opens - at.now)
+  local waits = left_ms > 0 and (wait_ms < 0 or left_ms <= wait_ms)
+  if since and not (waits and who == holder) then
+    leave_line_of(at, who)
+  end
+  if left_ms == 0 then
     note_pass()
     return { 'granted', 0 }
   end
-  local left_ms = opens - at.now
-  local waits = wait_ms < 0 or left_ms <= wait_ms
   if waits or job ~= '' then
-    redis.call('ZADD', line, opens, waits and holder or job)
-  end
-  local last = redis.call('ZRANGE', line, -1, -1, 'WITHSCORES')[2]
-  if last then
-    redis.call('PEXPIREAT', line, number(last) + patience_ms)
+    stand_in_line(at, waits and holder or job, since, opens + patience_ms)
   end
   return { waits and 'waits' or 'limited', left_ms }
 end

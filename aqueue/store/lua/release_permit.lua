@@ -19,7 +19,7 @@ redis.call('ZCARD', patience)
 
 local at = { prefix = prefix, now = now_ms(), holders = holders, line = line, patience = patience }
 local held = redis.call('ZREM', holders, holder)
-leave_queue(at, holder)
+leave_line_of(at, holder)
 if limit > 0 then
   hand_on(at, limit, lease_ms)
 end

@@ -1,4 +1,4 @@
--- handing: the permits of a limiter, each with a lease of its own, and those who wait for one
+-- handing: the permits of a limiter, each with a lease of its own, and those who stand in line
 --
 -- Needs clock. `at` carries the prefix of the queue's keys, the limiter's keys and the time. A holder's id begins with the name of its
 -- process's channel. Who gives a permit back hands it to the next in line, so that nobody who comes along can be quicker.
@@ -6,20 +6,31 @@
 -- Of those in line, so many may have fallen silent and be passed over in one call.
 local SILENT_LIMIT = 500
 
--- The key of a sorted set of instants goes when the last of them has passed.
-local function lasts_as_its_last(zset)
+-- Keys go when the last of the instants has passed that a sorted set holds.
+local function expire_with_last(zset, keys)
   local last = redis.call('ZRANGE', zset, -1, -1, 'WITHSCORES')[2]
-  if last then
-    redis.call('PEXPIREAT', zset, math.ceil(number(last)) + 1)
+  for _, key in ipairs(last and keys or {}) do
+    redis.call('PEXPIREAT', key, math.ceil(number(last)) + 1)
   end
 end
 
 local function give_permit(at, holder, lease_ms)
   redis.call('ZADD', at.holders, at.now + lease_ms, holder)
-  lasts_as_its_last(at.holders)
+  expire_with_last(at.holders, { at.holders })
 end
 
-local function leave_queue(at, holder)
+-- Several may come within one millisecond.
+local STEP_MS = 1 / 1024
+
+-- Who stands there already keeps its place; else it has the place that somebody else leaves to it, or the last.
+local function stand_in_line(at, holder, left_by_other, until_ms)
+  local last = number(redis.call('ZRANGE', at.line, -1, -1, 'WITHSCORES')[2])
+  redis.call('ZADD', at.line, 'NX', left_by_other or math.max(at.now, last + STEP_MS), holder)
+  redis.call('ZADD', at.patience, until_ms, holder)
+  expire_with_last(at.patience, { at.line, at.patience })
+end
+
+local function leave_line_of(at, holder)
   redis.call('ZREM', at.line, holder)
   redis.call('ZREM', at.patience, holder)
 end
@@ -41,7 +52,7 @@ local function hand_on(at, limit, lease_ms)
       break
     end
     local patient_until = redis.call('ZSCORE', at.patience, holder)
-    leave_queue(at, holder)
+    leave_line_of(at, holder)
     if number(patient_until) > at.now then
       give_permit(at, holder, lease_ms)
       tell_permitted(at, holder)
