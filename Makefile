@@ -3,6 +3,7 @@ PYTHON ?= python3
 MINUTES ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
+SHARED_OUT := -n 2 --dist loadfile
 READY := $(VENV)/.ready
 
 .PHONY: demo test check lint types audit chaos soak oldest bench bench-quick clean
@@ -11,7 +12,7 @@ demo: $(READY)  ## one job per file of the standard library, on the embedded ser
 	$(BIN)/python examples/quickstart.py $(DIR)
 
 test: $(READY)  ## the default test-suite, on every server that is here
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED_OUT)
 
 check: lint types test  ## what CI runs
 
@@ -34,7 +35,7 @@ soak: $(READY)  ## steady work for MINUTES (60), measured: nothing may grow
 	AQUEUE_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -m chaos -s tests/faults/test_soak.py
 
 oldest: .venv-oldest/.ready  ## the tests again, with the oldest redis-py that is supported
-	AQUEUE_TEST_SERVERS=all .venv-oldest/bin/python -m pytest tests/behaviour tests/transitions tests/store tests/faults/test_topologies.py
+	AQUEUE_TEST_SERVERS=all .venv-oldest/bin/python -m pytest $(SHARED_OUT) tests/behaviour tests/transitions tests/store tests/faults/test_topologies.py
 
 bench: $(READY)  ## aqueue and its peers, every measure, into bench/results; under 25 minutes
 	$(BIN)/python -m bench full

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,14 @@ def _is_chosen(item: pytest.Item) -> bool:
         return True
     names, name = sorted(ENGINES), f"{item.path.name}::{item.originalname}"
     return bool(call.params["engine"] == names[zlib.crc32(name.encode()) % len(names)])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what was captured printable: tests log what UTF-8 cannot hold, which could not be sent between processes."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -121,7 +121,8 @@ def test_an_envelope_may_be_anything(server: Server, raw: redis.Redis, examples:
 
     explore(round(500 * examples), st.lists(hostile.envelopes, min_size=JOBS, max_size=JOBS), story)
     print(f"\n{sum(ends.values())} envelopes: {dict(ends)}")
-    assert len(ends) == 2
+    assert ends[JobState.FAILED]
+    assert ends[JobState.COMPLETED] or examples < 1, "few envelopes may all be damaged, thousands not"
 
 
 # records
