@@ -21,7 +21,7 @@ from faults.crashing import KINDS
 from faults.fleet import HERE, read_lines
 from faults.history import History, Remains, complaints, remains
 
-JOBS, RUNS = 10, 11
+JOBS, RUNS = 11, 12
 """One job takes two runs."""
 AT_ONCE = 4
 """Processes side by side."""
@@ -73,7 +73,8 @@ class Morgue:
         delayed = await queue.remote("brief").options(delay=0.3).enqueue(0.2)  # alone, so a fetch parks beside it
         limited = queue.remote("brief").options(limit=[Concurrency(1), Rate(200)], priority=7)
         held_back = [await limited.enqueue(0) for _ in range(3)]
-        acknowledged: set[str] = {job.id for job in (orphan, *brief, again, delayed, *held_back)}
+        inside = await queue.enqueue("with_permit", 1, 0)
+        acknowledged: set[str] = {job.id for job in (orphan, *brief, again, delayed, *held_back, inside)}
         history = History(asked=JOBS, acknowledged=acknowledged)
         history.cause(again.id)
         return history
@@ -153,5 +154,5 @@ async def test_a_worker_may_die_at_the_first_call_of_every_kind(morgue: Morgue) 
     whole = await morgue.dies("never")
     assert (whole.code, whole.wrong) == (0, [])
     first = [point for point in whole.points if point.endswith(" 1")]
-    assert {point.split()[1] for point in first} >= {*KINDS, "retire"}
+    assert {point.split()[1] for point in first} >= {*KINDS, "retire", "acquire", "release_permit"}
     assert await _each_dies(morgue, first) == {}

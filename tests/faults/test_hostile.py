@@ -38,6 +38,7 @@ from aqueue.ops.checkup import examine
 from aqueue.ops.site import open_site
 from aqueue.store import scripts
 from aqueue.store.client import Client
+from aqueue.store.permits import Holder, Permits, Turnstile
 from aqueue.store.records import Completed, Fault, NewJob, Settle
 from aqueue.store.schedules import Declaration, Slot
 from faults import hostile
@@ -224,6 +225,8 @@ def once(lie: Lie) -> Decide:
 ONE: Final = JobId("one")
 ME: Final = WorkerId("me")
 HOURLY: Final = Declaration(id="hourly", task="work", definition="hourly", overlap="skip", declared_ms=1)
+GATE: Final = Turnstile(kind="c", digest="aa", first=1, second=0, lease_ms=1000)
+HOLDER: Final = Holder("abc/1")
 CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "enqueue": lambda store: store.enqueue([NewJob(id=ONE, envelope=hostile.VALID)]),
     "cancel": lambda store: store.cancel(ONE),
@@ -252,6 +255,9 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     ),
     "withdraw": lambda store: store.schedules.withdraw(ME, 1, ["work"], []),
     "schedules": lambda store: store.schedules.entries(),
+    "acquire": lambda store: Permits(store).acquire(GATE, HOLDER, wait_ms=-1),
+    "renew_permits": lambda store: Permits(store).renew([(GATE, HOLDER)]),
+    "release_permit": lambda store: Permits(store).release(GATE, HOLDER),
 }
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import pytest
@@ -27,6 +28,7 @@ from aqueue import (
     JobNotFound,
     Queue,
     Rate,
+    RateLimited,
     Retry,
     Settings,
     StoreUnavailable,
@@ -61,6 +63,7 @@ class Workload:
         """Past the proxy: for what is prepared, not tried."""
         self._gates: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._turned_away: set[str] = set()
         self._register_tasks()
 
     def _register_tasks(self) -> None:
@@ -90,6 +93,16 @@ class Workload:
         async def doomed(context: Context) -> None:
             started(context)
             raise Discard("of no use")
+
+        @self._worker.task(retry=1)
+        async def limited_once(context: Context) -> str:
+            job_id = started(context)
+            if job_id not in self._turned_away:
+                self._turned_away.add(job_id)
+                history.cause(job_id)
+                raise RateLimited(0.01, "somebody else's")
+            history.end(job_id)
+            return "done"
 
         @self._worker.task
         async def gated(context: Context, label: str) -> str:
@@ -166,6 +179,9 @@ class Workload:
             self.stage = "a job fails once"
             (again,) = await self._enqueue(self._call("second_time"))
             assert await self._result(again) == "done"
+            self.stage = "a job is limited once"
+            (limited,) = await self._enqueue(self._call("limited_once"))
+            assert await self._result(limited) == "done"
             self.stage = "a job fails for good"
             await self._fail_and_rerun()
             self.stage = "a running job is cancelled"
@@ -178,6 +194,8 @@ class Workload:
         self.stage = "the second worker"
         async with Worker(self._worker, concurrency=4, grace=0):
             assert await self._result(interrupted) == "done"
+        self.stage = "limiters"
+        await self._pass_limiters()
         self.stage = "upkeep"
         await self._look_after()
 
@@ -253,6 +271,27 @@ class Workload:
         entries = await self._insist(schedules.entries)
         assert [entry.job for entry in entries or ()] == [slot.job.id]
         await self._insist(lambda: schedules.withdraw(me, 2, ["add"], []))
+
+    async def _pass_limiters(self) -> None:
+        """Have one permit at a time, for longer than until it is renewed; then pass one that is open now and then."""
+        one = self._producer.limiter(Concurrency(1, name="one"), wait=RESULT_SECONDS, lease=1)
+        pace = self._producer.limiter(Rate(200, burst=2, name="pace"), wait=RESULT_SECONDS)
+        inside = 0
+
+        async def visit(seconds: float) -> None:
+            nonlocal inside
+            async with one:
+                inside += 1
+                assert inside == 1, "a permit was given twice"
+                await asyncio.sleep(seconds)
+                inside -= 1
+
+        async def call() -> None:
+            async with pace:
+                pass
+
+        await asyncio.gather(*(self._insist(partial(visit, seconds)) for seconds in (0.4, 0, 0)))
+        await asyncio.gather(*(self._insist(call) for _ in range(4)))
 
     async def _look_after(self) -> None:
         (far,) = await self._enqueue(self._call("add", 7, delay=600))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 import redis
@@ -34,6 +35,13 @@ def who(number: int, channel: str = "abc") -> Holder:
 @pytest.fixture
 def permits(client: Client) -> Permits:
     return Permits(client)
+
+
+@pytest.fixture(autouse=True)
+def somebody_listens(listening: Listening) -> Iterator[None]:
+    """Let the process live whose holders these are."""
+    with listening("abc"):
+        yield
 
 
 def hours(answer: Answer) -> float:
@@ -124,6 +132,32 @@ async def test_who_gives_up_or_falls_silent_is_passed_over(permits: Permits, raw
     await permits.release(TWO_AT_ONCE, who(1))
     assert holding(raw) == {who(0), who(4)}
     assert (in_line(raw), members(raw, "patience", "aa")) == ([], [])
+
+
+async def test_who_hears_nothing_is_passed_over_unless_it_is_who_asks(permits: Permits, raw: redis.Redis) -> None:
+    """A dead process leaves many in line, each of which would keep a permit from the others for a while."""
+    for n in range(2):
+        await permits.acquire(TWO_AT_ONCE, who(n))
+    for n in range(3):
+        await permits.acquire(TWO_AT_ONCE, who(n, channel="dead"), wait_ms=-1)
+    await permits.acquire(TWO_AT_ONCE, who(3), wait_ms=-1)
+    raw.zadd(f"{BASE}holders:aa", {who(0): 1})
+    assert (await permits.acquire(TWO_AT_ONCE, who(0, channel="dead"), wait_ms=-1)).word == "granted"
+    await permits.release(TWO_AT_ONCE, who(1))
+    assert holding(raw) == {who(0, channel="dead"), who(3)}
+    assert in_line(raw) == []
+
+
+async def test_a_permit_that_was_handed_on_is_to_be_asked_for(permits: Permits, raw: redis.Redis) -> None:
+    """A hung process hears nothing of what it is told."""
+    for n in range(2):
+        await permits.acquire(TWO_AT_ONCE, who(n))
+    await permits.acquire(TWO_AT_ONCE, who(2), wait_ms=-1)
+    await permits.release(TWO_AT_ONCE, who(0))
+    ends = float(raw.zscore(f"{BASE}holders:aa", who(2)) or 0)
+    assert 0 < float(raw.zscore(f"{BASE}holders:aa", who(1)) or 0) - ends < LEASE_MS - 1000
+    assert (await permits.acquire(TWO_AT_ONCE, who(2), wait_ms=-1)) == Answer("granted", LEASE_MS)
+    assert float(raw.zscore(f"{BASE}holders:aa", who(2)) or 0) > ends + LEASE_MS - 3000
 
 
 async def test_the_first_in_line_looks_when_the_first_lease_ends(permits: Permits, raw: redis.Redis) -> None:

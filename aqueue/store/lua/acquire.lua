@@ -37,7 +37,7 @@ for _, zset in ipairs({ holders, passes, line, patience }) do
 end
 
 local function acquire_permit()
-  hand_on(at, first, lease_ms)
+  hand_on(at, first, lease_ms, holder)
   local has_one = redis.call('ZSCORE', holders, holder)
   if has_one or redis.call('ZCARD', holders) < first and redis.call('EXISTS', line) == 0 then
     give_permit(at, holder, lease_ms)

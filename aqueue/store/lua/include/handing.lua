@@ -35,15 +35,17 @@ local function leave_line_of(at, holder)
   redis.call('ZREM', at.patience, holder)
 end
 
+-- Answers whether anybody has heard it. A process that lives and has lost its connection asks when it is back.
 local function tell_permitted(at, holder)
   local channel = string.match(holder, '^(%x+)/%d+$')
-  if channel then
-    redis.call('SPUBLISH', at.prefix .. 'channel:' .. channel, 'permitted ' .. holder)
-  end
+  return channel and redis.call('SPUBLISH', at.prefix .. 'channel:' .. channel, 'permitted ' .. holder) > 0
 end
 
--- Gives free permits to those in line, oldest first. One that was told to nobody, or to a dead process, ends with its lease.
-local function hand_on(at, limit, lease_ms)
+-- A permit that was handed on lasts until its holder has asked for it, which takes a moment unless it is hung.
+local CONFIRM_MS = 2000
+
+-- Gives free permits to those in line, oldest first; `asker` need not be told. Who does not hear it is passed over.
+local function hand_on(at, limit, lease_ms, asker)
   redis.call('ZREMRANGEBYSCORE', at.holders, '-inf', at.now)
   local silent = 0
   while redis.call('ZCARD', at.holders) < limit and silent < SILENT_LIMIT do
@@ -51,11 +53,10 @@ local function hand_on(at, limit, lease_ms)
     if not holder then
       break
     end
-    local patient_until = redis.call('ZSCORE', at.patience, holder)
+    local patient_until = number(redis.call('ZSCORE', at.patience, holder))
     leave_line_of(at, holder)
-    if number(patient_until) > at.now then
-      give_permit(at, holder, lease_ms)
-      tell_permitted(at, holder)
+    if holder == asker or patient_until > at.now and tell_permitted(at, holder) then
+      give_permit(at, holder, math.min(lease_ms, CONFIRM_MS))
     else
       silent = silent + 1
     end
