@@ -138,6 +138,7 @@ class Desk:
 
     async def _open(self) -> tuple[Turns, Keeper]:
         client = await self._store()
+        await client.register()  # so that tools look at limiters, too, of a queue that has no jobs
         if client is not self._client:
             self._client = client
             self._permits = Permits(client)
