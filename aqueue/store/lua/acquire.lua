@@ -22,6 +22,7 @@
 -- RETURNS granted | waits | limited | ms until it may ask again
 --- @include clock
 --- @include pacing
+--- @include granting
 --- @include handing
 
 -- So long a call may come a second time, because its answer was lost; and so many holders are remembered.

@@ -10,6 +10,7 @@
 -- ARGV lease_ms int
 -- RETURNS whether it held a permit
 --- @include clock
+--- @include granting
 --- @include handing
 
 -- A key of the wrong type is refused here, before anything is written.

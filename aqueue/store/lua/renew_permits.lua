@@ -8,7 +8,7 @@
 -- ITEM lease_ms int
 -- RETURNS 1 for each permit that lasts, 0 for one that was lost
 --- @include clock
---- @include handing
+--- @include granting
 
 local now, kept = now_ms(), {}
 

@@ -1,23 +1,10 @@
--- handing: the permits of a limiter, each with a lease of its own, and those who stand in line
+-- handing: those who stand in line before a limiter, and how a permit comes to the first of them
 --
--- Needs clock. `at` carries the prefix of the queue's keys, the limiter's keys and the time. A holder's id begins with the name of its
+-- Needs clock, granting. `at` carries the prefix of the queue's keys, the limiter's keys and the time. A holder's id begins with the name of its
 -- process's channel. Who gives a permit back hands it to the next in line, so that nobody who comes along can be quicker.
 
 -- Of those in line, so many may have fallen silent and be passed over in one call.
 local SILENT_LIMIT = 500
-
--- Keys go when the last of the instants has passed that a sorted set holds.
-local function expire_with_last(zset, keys)
-  local last = redis.call('ZRANGE', zset, -1, -1, 'WITHSCORES')[2]
-  for _, key in ipairs(last and keys or {}) do
-    redis.call('PEXPIREAT', key, math.ceil(number(last)) + 1)
-  end
-end
-
-local function give_permit(at, holder, lease_ms)
-  redis.call('ZADD', at.holders, at.now + lease_ms, holder)
-  expire_with_last(at.holders, { at.holders })
-end
 
 -- Several may come within one millisecond.
 local STEP_MS = 1 / 1024
