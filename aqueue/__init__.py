@@ -39,7 +39,7 @@ from aqueue.errors import (
     UnknownTask,
     UnsafeServer,
 )
-from aqueue.job import Cancellation, Job, JobInfo, JobState
+from aqueue.job import Cancellation, Failure, Job, JobInfo, JobState
 from aqueue.keyring import Encryption, Signing
 from aqueue.limiters import Limiter, Permit
 from aqueue.limits import Concurrency, Rate, Window
@@ -65,6 +65,7 @@ __all__ = [
     "Discard",
     "DurabilityError",
     "Encryption",
+    "Failure",
     "Job",
     "JobCancelled",
     "JobError",

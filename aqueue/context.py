@@ -36,6 +36,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     """Counts from 1; runs that were interrupted by a crash or a shutdown do not count."""
     max_attempts: int = 1
+    """A billion where there is no bound."""
     crashes: int = 0
     state: Any = None
     """What the worker's lifespan yielded."""

@@ -209,21 +209,30 @@ class RateLimited(AqueueError):
 
 
 class RetryLater(Exception):
-    """Raised by a job: try me again after exactly `delay`, whatever the task's back-off says.
+    """Raised by a job: try me again after exactly `delay`, whatever the task's Retry says.
 
-    The attempt counts, so that `max_attempts` still bounds the job.
+    The attempt counts, so that `max_attempts` still bounds the job. With `count=False` it does not: for a job that
+    waits for something, as often as it asks; it needs a delay.
     Units: `delay` in seconds, or a timedelta, or text such as "5m".
+    Source: `count=False` after Oban's snooze.
     """
 
-    def __init__(self, delay: float | timedelta | str = 0, reason: str = "asked to run later") -> None:
+    delay: float | timedelta | str = 0
+    reason = "asked to run later"
+    count = True
+
+    def __init__(self, delay: float | timedelta | str = delay, reason: str = reason, *, count: bool = count) -> None:
         super().__init__(reason)
         self.delay = delay
+        self.count = count
         self.reason = str(reason)  # it may well be an exception
 
 
 class Discard(Exception):
     """Raised by a job: fail me now, with this reason and without any further attempt."""
 
-    def __init__(self, reason: str = "discarded by the task") -> None:
+    reason = "discarded by the task"
+
+    def __init__(self, reason: str = reason) -> None:
         super().__init__(reason)
         self.reason = str(reason)

@@ -86,13 +86,32 @@ class Cancellation(StrEnum):
     """The job had already ended; nothing changed."""
 
 
+class Failure(StrEnum):
+    """Why a job was given up, where `JobError` says what went wrong."""
+
+    EXHAUSTED = "exhausted"
+    """It has used up the attempts that its Retry allows."""
+    NOT_RETRIED = "not_retried"
+    """Its Retry does not repeat runs that ended with this error, or that exceeded their timeout."""
+    DISCARDED = "discarded"
+    """The task raised Discard."""
+    CRASHED = "crashed"
+    """Its workers died of it too often."""
+    INVALID = "invalid"
+    """It cannot be run, or what it returned or asked for cannot be used: no attempt would help."""
+
+
+WORDS_OF_FAILURE: Final = frozenset(Failure)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobError:
-    """What went wrong in the last failed run."""
+    """What went wrong in the last failed run; `failure` is None while the job is to run again."""
 
     type: str
     message: str
     traceback: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +143,11 @@ class JobInfo:
     """How often a limiter has turned a run of it away."""
     limited_by: str | None = None
     """The last one that did."""
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the job was given up; None unless it has failed, and where its error cannot be read."""
+        return None if self.error is None else self.error.failure
 
     @property
     def waited(self) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypedDict, Unpack
 
 from aqueue.errors import ConfigurationError, shown
 from aqueue.limits import Limit, checked_limits
-from aqueue.retry import Retry
+from aqueue.retry import Retry, narrowed
 from aqueue.settings import Durable, Duration, instant_ms, seconds
 from aqueue.unique import Uniqueness, checked_unique
 
@@ -62,7 +62,8 @@ class Options:
     key: str | None = None
     ttl: float | None = None
     timeout: float | None = None
-    retry: Retry | None = None
+    retry: Retry | int | None = None
+    """A number is one of attempts, and leaves the rest to the next wider scope."""
     result_ttl: float | None = None
     failure_ttl: float | None = None
     durable: Durable | None = None
@@ -77,7 +78,14 @@ NO_OPTIONS: Final = Options()
 
 
 def make_options(**given: Unpack[CallOptions]) -> Options:
-    """Check options and settle their units. Errors: ConfigurationError; TypeError for a name that is none."""
+    """Check options of a call and settle their units. Errors: ConfigurationError; TypeError for a name that is none."""
+    checked = _checked(given)
+    if isinstance(checked.retry, Retry):
+        checked.retry.check_travels()
+    return checked
+
+
+def _checked(given: Mapping[str, Any]) -> Options:
     if given.get("delay") is not None and given.get("at") is not None:
         raise ConfigurationError("delay and at both say when to start; give only one of them.")
     checked: dict[str, Any] = {}
@@ -95,7 +103,7 @@ def make_task_options(**given: Unpack[TaskOptions]) -> Options:
         raise ConfigurationError(
             f"{name} is for one call, not for a task; write task.options({name}=...).enqueue(...)."
         )
-    return make_options(**given)
+    return _checked(given)
 
 
 def merged(first: Options, second: Options) -> Options:
@@ -106,10 +114,11 @@ def merged(first: Options, second: Options) -> Options:
     chosen = {
         name: getattr(first, name) if getattr(first, name) is not None else getattr(second, name)
         for name in Options.__dataclass_fields__
-        if name not in ("delay", "at_ms")
+        if name not in ("delay", "at_ms", "retry")
     }
     when = first if when_given else second
-    return Options(delay=when.delay, at_ms=when.at_ms, **chosen)
+    retry = narrowed(first.retry, second.retry) if isinstance(second.retry, Retry) else first.retry or second.retry
+    return Options(delay=when.delay, at_ms=when.at_ms, retry=retry, **chosen)
 
 
 def _lifetime(value: Duration, name: str) -> float:
@@ -145,8 +154,10 @@ def _front(value: object, name: str) -> object:
     return value
 
 
-def _retry(value: Retry | int, name: str) -> Retry:  # noqa: ARG001  # Retry names what is wrong with it
-    return value if isinstance(value, Retry) else Retry(max_attempts=value)
+def _retry(value: Retry | int, name: str) -> Retry | int:  # noqa: ARG001  # Retry names what is wrong with it
+    if not isinstance(value, Retry):
+        Retry(max_attempts=value)
+    return value
 
 
 _CHECKS: Final[Mapping[str, Callable[[Any, str], Any]]] = {

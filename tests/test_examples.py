@@ -31,8 +31,10 @@ def environment(**more: str) -> dict[str, str]:
     return {**plain, "AQUEUE_EMBEDDED_LINGER": "1", "COLUMNS": "120", **more}
 
 
-def run(directory: Path, *command: str, code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run Python on `command` in `directory` until it ends as it should."""
+def run(
+    directory: Path, *command: str, code: int = 0, jobs_fail: bool = False, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python on `command` in `directory` until it ends as it should; jobs that fail show their tracebacks."""
     done = subprocess.run(
         [sys.executable, "-W", "error", *command],
         cwd=directory,
@@ -43,7 +45,8 @@ def run(directory: Path, *command: str, code: int = 0, **more: str) -> subproces
         check=False,
     )
     assert done.returncode == code, done.stderr
-    assert not TROUBLE.search(done.stderr), done.stderr
+    told = done.stderr.replace("failed for good\nTraceback", "") if jobs_fail else done.stderr
+    assert not TROUBLE.search(told), done.stderr
     return done
 
 
@@ -122,6 +125,14 @@ def test_the_retries_end_as_told_and_again_the_same_in_a_second_run(tmp_path: Pa
             "price completed: tea costs 3",
         ]
         assert done.stderr.count("ConnectionError: the other side hung up - retry") == 2
+
+
+def test_the_rules_of_retries_are_as_told(tmp_path: Path) -> None:
+    """What it prints stands in its docstring too, and is to be the same in a second run."""
+    for _ in range(2):
+        printed = run(tmp_path, example("retry_rules"), jobs_fail=True).stdout.splitlines()
+        assert len(printed) == 5
+        assert "\n".join(printed) in Path(example("retry_rules")).read_text()
 
 
 def test_order_uniqueness_and_limits_are_as_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aqueue import BadArguments, ConfigurationError, Context, Depends, Queue, Retry
+from aqueue import BadArguments, ConfigurationError, Context, Depends, Queue
 from aqueue.options import Options, make_options, merged
 from aqueue.task import Call
 
@@ -92,7 +92,7 @@ def test_a_call_is_checked_when_it_is_bound(queue: Queue) -> None:
 def test_options_are_settled_once() -> None:
     """Whatever form was given, the rest sees seconds and milliseconds."""
     assert make_options(delay="1m", ttl=5, timeout=0, retry=3, result_ttl=-1, failure_ttl="1h", key="k") == Options(
-        delay=60, ttl=5, timeout=0, retry=Retry(max_attempts=3), result_ttl=-1, failure_ttl=3600, key="k"
+        delay=60, ttl=5, timeout=0, retry=3, result_ttl=-1, failure_ttl=3600, key="k"
     )
     assert make_options(at=INSTANT).at_ms == 1_893_456_000_000
     assert make_options() == Options()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from aqueue.job import Failure
 from aqueue.ops.reports import (
     Checkup,
     FindingRow,
@@ -51,6 +52,15 @@ SAID: Final = {
     "running": "is running; cancel it first",
 }
 """What each of the store's words means to the one who asked. "missing" is told by the site."""
+
+BECAUSE: Final[Mapping[str, str]] = {
+    Failure.EXHAUSTED: "it has used up its attempts",
+    Failure.NOT_RETRIED: "its Retry does not repeat this",
+    Failure.DISCARDED: "it discarded itself",
+    Failure.CRASHED: "its workers died of it too often",
+    Failure.INVALID: "it cannot be run, or what it returned or asked for cannot be used",
+}
+"""Why a job was given up."""
 
 
 def console() -> Console:
@@ -213,6 +223,8 @@ def _job_lines(one: OneJob) -> Iterable[tuple[str, str]]:
     yield from _timings(one)
     if row.worker is not None:
         yield "worker", row.worker if one.runs_on is None else f"{one.runs_on} ({row.worker})"
+    if row.failure is not None:
+        yield "because", BECAUSE[row.failure]
     if row.result_bytes is not None:
         yield "result", count(row.result_bytes, "byte")
 

@@ -79,6 +79,7 @@ class JobRow:
     ran_s: float | None
     worker: str | None
     error: ErrorRow | None
+    failure: str | None
     result_bytes: int | None
     limited: int
     limited_by: str | None
@@ -107,6 +108,7 @@ class JobRow:
             error=None
             if error is None
             else ErrorRow(type=error.type, message=error.message, traceback=error.traceback),
+            failure=info.failure,
             result_bytes=info.result_bytes,
             limited=info.limited,
             limited_by=info.limited_by,

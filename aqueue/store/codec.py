@@ -1,4 +1,4 @@
-"""Bytes to values and back. The only place where the fields of the wire are spelled.
+"""Bytes to values and back. The only place, with headers.py, where the fields of the wire are spelled.
 
 An envelope is the JSON array `[version, task, args, kwargs, headers]`. Redis never looks inside; a worker decodes
 `args` and `kwargs` only when it knows the task, by the annotations of the task's parameters. A newer minor
@@ -13,13 +13,13 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from aqueue.errors import BadArguments, NotSerializable
-from aqueue.job import JobError
-from aqueue.retry import MAX_ATTEMPTS, MAX_SECONDS, Retry
+from aqueue.job import WORDS_OF_FAILURE, Failure, JobError
+from aqueue.store.headers import OptionsOfCall
 
 WIRE_VERSION: Final = 1
 TRACEBACK_LIMIT: Final = 16_384
@@ -27,35 +27,10 @@ TRACEBACK_LIMIT: Final = 16_384
 MESSAGE_LIMIT: Final = 4_096
 
 
-Span = Annotated[int, msgspec.Meta(ge=0, le=round(MAX_SECONDS * 1000))]
-"""Milliseconds that make sense; anything else was not written by aqueue."""
+class Headers(OptionsOfCall, omit_defaults=True, forbid_unknown_fields=False):
+    """What travels with a job besides its arguments: options of this one call, and what middleware adds."""
 
-
-class Headers(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=False):
-    """What travels with a job besides its arguments: options of this one call, and what middleware adds.
-
-    Units: milliseconds.
-    """
-
-    timeout_ms: Span | None = None
-    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPTS)] | None = None
-    backoff_ms: Span | None = None
-    cap_ms: Span | None = None
-    jitter: bool | None = None
-    extra: dict[str, str] = {}
-
-    def set_retry(self, retry: Retry) -> None:
-        self.max_attempts = retry.max_attempts
-        self.backoff_ms = round(retry.backoff * 1000)
-        self.cap_ms = round(retry.cap * 1000)
-        self.jitter = retry.jitter
-
-    def retry(self) -> Retry | None:
-        if self.max_attempts is None or self.backoff_ms is None or self.cap_ms is None or self.jitter is None:
-            return None
-        return Retry(
-            max_attempts=self.max_attempts, backoff=self.backoff_ms / 1000, cap=self.cap_ms / 1000, jitter=self.jitter
-        )
+    extra: dict[str, str] = {}  # noqa: RUF012  # msgspec gives each its own
 
 
 NO_HEADERS: Final = Headers()
@@ -80,10 +55,11 @@ class EnvelopeTooNew(BadArguments):
     """A later release has written it, whose workers can read it."""
 
 
-class _WireError(msgspec.Struct):
+class _WireError(msgspec.Struct, omit_defaults=True):
     type: str
     message: str
     traceback: str = ""
+    failure: str | None = None
 
 
 def _encode_other(value: object) -> object:
@@ -346,6 +322,7 @@ def encode_error(error: JobError) -> bytes:
             _writable(error.type[:MESSAGE_LIMIT]),
             _writable(error.message[:MESSAGE_LIMIT]),
             _writable(error.traceback[-TRACEBACK_LIMIT:]),
+            error.failure,
         )
     )
 
@@ -361,7 +338,8 @@ def decode_error(data: bytes | None) -> JobError:
         wire = _error_decoder.decode(data or b"")
     except UNREADABLE:
         return JobError(type="Unknown", message=(data or b"no error was stored").decode("utf-8", "replace"))
-    return JobError(type=wire.type, message=wire.message, traceback=wire.traceback)
+    failure = Failure(wire.failure) if wire.failure in WORDS_OF_FAILURE else None
+    return JobError(type=wire.type, message=wire.message, traceback=wire.traceback, failure=failure)
 
 
 class WorkerInfo(msgspec.Struct):

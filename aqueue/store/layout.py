@@ -292,8 +292,9 @@ def settle_fields(settle: Settle, encode_error: Callable[[JobId, JobError], byte
             return (*head, f"failed 0 {ttl} ", encode_error(settle.id, error))
         case Cancelled(ttl):
             return (*head, f"cancelled 0 {ttl} ", "")
-        case Released(delay, unknown_task):
-            return (*head, f"released {round(delay * 1000)} 0 ", "unknown" if unknown_task else "")
+        case Released(delay, unknown_task, error=error):
+            why = "unknown" if unknown_task else "" if error is None else encode_error(settle.id, error)
+            return (*head, f"released {round(delay * 1000)} 0 ", why)
         case Limited(delay, by):
             return (*head, f"limited {max(SOONEST_MS, math.ceil(delay * 1000))} 0 ", by.encode("utf-8", "replace"))
 

@@ -109,6 +109,8 @@ class Released(msgspec.Struct, frozen=True, gc=False):
     unknown_task: bool = False
     too_new: bool = False
     """Not even the task's name could be read."""
+    error: JobError | None = None
+    """What the job says of it, if it asked for that itself."""
 
 
 class Limited(msgspec.Struct, frozen=True, gc=False):

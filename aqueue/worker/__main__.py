@@ -20,6 +20,7 @@ import typer
 from aqueue import __version__
 from aqueue.errors import AqueueError, ConfigurationError, StoreUnavailable
 from aqueue.queue import Queue
+from aqueue.retry import UNBOUNDED
 from aqueue.store import address
 from aqueue.store.preflight import check_server
 from aqueue.worker import check, logs
@@ -190,10 +191,11 @@ async def _banner(worker: Worker) -> None:
     for where, queue in {queue.address: queue for queue in worker.queues}.items():
         log.info("%s", await _described(where, queue))
     settings = first.settings
+    attempts = settings.retry.max_attempts if settings.retry.max_attempts < UNBOUNDED else "without bound"
     log.info(
-        "queues %s - concurrency %d, timeout %gs, attempts %d, lease %gs",
+        "queues %s - concurrency %d, timeout %gs, attempts %s, lease %gs",
         ", ".join(queue.name for queue in worker.queues), worker.concurrency, settings.timeout,
-        settings.retry.max_attempts, settings.lease,
+        attempts, settings.lease,
     )  # fmt: skip
     for queue in worker.queues:
         if queue.wire.description:

@@ -24,10 +24,10 @@ from aqueue.errors import (
     RetryLater,
     UnknownTask,
 )
-from aqueue.job import Job, JobError, JobId
+from aqueue.job import Failure, Job, JobError, JobId
 from aqueue.middleware import Middleware, around_run
 from aqueue.queue import Queue
-from aqueue.retry import Retry
+from aqueue.retry import Retry, leaves, narrowed
 from aqueue.settings import Settings, seconds, ttl_ms
 from aqueue.store import codec
 from aqueue.store.records import Cancelled, Completed, Failed, Lease, Limited, Outcome, Released, Retried
@@ -39,6 +39,8 @@ from aqueue.worker.threads import Threads
 
 UNKNOWN_TASK_DELAY_SECONDS: Final = 5.0
 """A worker that knows the task, or the new release, has this long to come up before the next look."""
+SHORTEST_SECONDS: Final = 0.001
+"""The wire's unit: less is no delay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +55,18 @@ class _Plan:
 
     def for_call(self, headers: codec.Headers) -> _Plan:
         """Give the plan of one call, which may have brought options of its own."""
-        retry, timeout_ms = headers.retry(), headers.timeout_ms
-        if retry is None and timeout_ms is None:
+        timeout_ms = headers.timeout_ms
+        if headers.max_attempts is None and timeout_ms is None:
             return self
-        return replace(
-            self, retry=retry or self.retry, timeout=self.timeout if timeout_ms is None else timeout_ms / 1000
-        )
+        timeout = self.timeout if timeout_ms is None else timeout_ms / 1000
+        return replace(self, retry=headers.retry_over(self.retry), timeout=timeout)
 
 
 def _plan_of(task: Task[..., Any], settings: Settings) -> _Plan:
     options = task.defaults
     return _Plan(
         task=task,
-        retry=options.retry or settings.retry,
+        retry=narrowed(options.retry, settings.retry),
         timeout=settings.timeout if options.timeout is None else options.timeout,
         result_ttl_ms=ttl_ms(settings.result_ttl if options.result_ttl is None else options.result_ttl),
         failure_ttl_ms=ttl_ms(settings.failure_ttl if options.failure_ttl is None else options.failure_ttl),
@@ -99,9 +100,9 @@ class Executor:
         except codec.EnvelopeTooNew as error:
             return self._unknown(run, error, too_new=True)
         except BadArguments as error:
-            return Failed(_described(error), ttl_ms(self._queue.settings.failure_ttl))
+            return Failed(_described(error, Failure.INVALID), ttl_ms(self._queue.settings.failure_ttl))
         except PayloadRefused as error:  # its message says it all, where a traceback would only show our own lines
-            refusal = JobError(type=type(error).__name__, message=str(error))
+            refusal = JobError(type=type(error).__name__, message=str(error), failure=Failure.INVALID)
             return Failed(refusal, ttl_ms(self._queue.settings.failure_ttl))
         run.name = call.task[:NAME_LIMIT]
         task = self._queue.tasks.get(call.task)
@@ -165,7 +166,7 @@ class Executor:
         settings = self._queue.settings
         if run.lease.unknown_for_ms < settings.unknown_task_window * 1000:
             return Released(UNKNOWN_TASK_DELAY_SECONDS, unknown_task=True, too_new=too_new)
-        return Failed(_described(error), ttl_ms(settings.failure_ttl))
+        return Failed(_described(error, Failure.INVALID), ttl_ms(settings.failure_ttl))
 
     def never_started(self, run: Run) -> Outcome:
         """Say what becomes of a job whose task was cancelled before its first step."""
@@ -183,36 +184,78 @@ class Executor:
 def _translate(plan: _Plan, run: Run, error: BaseException) -> Outcome:
     """Say what an exception means for the job."""
     if run.reason is Reason.TIMEOUT:
-        late = f"the attempt took longer than its timeout of {plan.timeout:g} s"
-        return _again(plan, run, JobError(type="TimeoutError", message=late), None)
+        late = JobError(type="TimeoutError", message=f"the attempt took longer than its timeout of {plan.timeout:g} s")
+        return _again(plan, run, late, None) if plan.retry.retry_timeouts else _given_up(plan, late)
     if run.reason is not None:  # whatever its clean-up raised, it ended because it was told to
         return _stopped(run.reason, plan.result_ttl_ms)
-    match error:
-        case Discard():
-            return Failed(JobError(type="Discard", message=error.reason), plan.failure_ttl_ms)
-        case RetryLater() | RateLimited():
-            return _later(plan, run, error)
+    match _signal(error):
+        case Discard() as signal:
+            discarded = JobError(type="Discard", message=signal.reason, failure=Failure.DISCARDED)
+            return Failed(discarded, plan.failure_ttl_ms)
+        case RetryLater() | RateLimited() as signal:
+            return _later(plan, run, signal)
         case NotSerializable():
-            return Failed(_described(error), plan.failure_ttl_ms)
+            return Failed(_described(error, Failure.INVALID), plan.failure_ttl_ms)
         case _:
-            return _again(plan, run, _described(error), None)
+            return _raised(plan, run, error)
+
+
+def _signal(error: BaseException) -> BaseException:
+    """Give what was raised; if that is alone in the group that a task group has made of it, then without."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    inside = leaves(error)
+    return inside[0] if len(inside) == 1 else error
 
 
 def _later(plan: _Plan, run: Run, signal: RetryLater | RateLimited) -> Outcome:
-    asked = signal.delay if isinstance(signal, RetryLater) else signal.retry_after
     try:
-        delay = seconds(asked, f"the delay of {type(signal).__name__}")
+        if isinstance(signal, RateLimited):
+            return _limited(signal)
+        delay = seconds(signal.delay, "the delay of RetryLater")
+        if not signal.count and delay < SHORTEST_SECONDS:
+            raise ConfigurationError(
+                "RetryLater(count=False) needs a delay of at least a millisecond, or it would run on end."
+            )
     except ConfigurationError as error:
-        return Failed(_described(error), plan.failure_ttl_ms)
-    if isinstance(signal, RateLimited):
-        return Limited(delay, signal.limiter[:NAME_LIMIT] if isinstance(signal.limiter, str) else "")
-    return _again(plan, run, JobError(type="RetryLater", message=signal.reason), delay)
+        return Failed(_described(error, Failure.INVALID), plan.failure_ttl_ms)
+    asked = JobError(type="RetryLater", message=signal.reason)
+    return _again(plan, run, asked, delay) if signal.count else Released(delay, error=asked)
+
+
+def _limited(signal: RateLimited) -> Limited:
+    delay = seconds(signal.retry_after, "the retry_after of RateLimited")
+    return Limited(delay, signal.limiter[:NAME_LIMIT] if isinstance(signal.limiter, str) else "")
+
+
+def _raised(plan: _Plan, run: Run, error: BaseException) -> Outcome:
+    """Ask the task's Retry. Should that raise, the job is not to lose the attempts that it has left."""
+    described = _described(error)
+    try:
+        allowed = plan.retry.allows(error, run.lease.attempt + 1)
+    except BaseException as broken:  # noqa: BLE001  # a predicate is user code too
+        return _again(plan, run, _with_note(described, broken), None)
+    return _again(plan, run, described, None) if allowed else _given_up(plan, described)
+
+
+def _given_up(plan: _Plan, error: JobError) -> Outcome:
+    return Failed(replace(error, failure=Failure.NOT_RETRIED), plan.failure_ttl_ms)
+
+
+def _with_note(error: JobError, broken: BaseException) -> JobError:
+    """Say of a failure that Retry could not judge it."""
+    note = _described(broken)
+    return replace(
+        error,
+        message=f"{error.message}\n(Retry could not judge this, so it is retried: {note.type}: {note.message})",
+        traceback=f"{error.traceback}\nRetry could not judge it:\n\n{note.traceback}",
+    )
 
 
 def _again(plan: _Plan, run: Run, error: JobError, delay: float | None) -> Outcome:
     attempt = run.lease.attempt + 1
     if plan.retry.exhausted(attempt):
-        return Failed(error, plan.failure_ttl_ms)
+        return Failed(replace(error, failure=Failure.EXHAUSTED), plan.failure_ttl_ms)
     return Retried(error, plan.retry.delay_after(attempt) if delay is None else delay, plan.retry.max_attempts)
 
 
@@ -221,14 +264,14 @@ def _stopped(reason: Reason, result_ttl_ms: int) -> Outcome:
     return Cancelled(result_ttl_ms) if reason is Reason.CANCELLED else Released()
 
 
-def _described(error: BaseException) -> JobError:
+def _described(error: BaseException, failure: Failure | None = None) -> JobError:
     """Keep of an exception what can be told elsewhere."""
     name = type(error).__name__ if isinstance(error, AqueueError) else _qualified(type(error))
     try:
         message = str(error)
     except BaseException as broken:  # noqa: BLE001  # a task's own exception may do anything when it is printed
         message = f"<its message could not be read: {type(broken).__name__}>"
-    return JobError(type=name, message=message, traceback=_traceback(error))
+    return JobError(type=name, message=message, traceback=_traceback(error), failure=failure)
 
 
 def _qualified(class_: type[BaseException]) -> str:

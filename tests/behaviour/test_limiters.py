@@ -373,7 +373,7 @@ async def test_a_job_waits_visibly_for_what_it_was_told(queue: Queue, raw: redis
         assert (await queue.stats()).counters["limited"] > 3
         error = (await wrong.info()).error
         assert error is not None
-        assert "the delay of RateLimited must be between 0 and" in error.message
+        assert "the retry_after of RateLimited must be between 0 and" in error.message
         await job.cancel()
         await past.cancel()
         await until_state(past, JobState.CANCELLED)

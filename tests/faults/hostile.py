@@ -97,7 +97,21 @@ json_values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
 )
 headers = st.dictionaries(
-    st.sampled_from(["timeout_ms", "max_attempts", "backoff_ms", "cap_ms", "jitter", "extra", "other"]), json_values
+    st.sampled_from(
+        [
+            "timeout_ms",
+            "max_attempts",
+            "backoff_ms",
+            "cap_ms",
+            "jitter",
+            "spread",
+            "growth",
+            "delays_ms",
+            "extra",
+            "other",
+        ]
+    ),
+    json_values,
 )
 
 

@@ -30,6 +30,7 @@ from aqueue import (
     Rate,
     RateLimited,
     Retry,
+    RetryLater,
     Settings,
     StoreUnavailable,
     Worker,
@@ -63,11 +64,13 @@ class Workload:
         """Past the proxy: for what is prepared, not tried."""
         self._gates: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        self._turned_away: set[str] = set()
         self._register_tasks()
 
     def _register_tasks(self) -> None:
         history = self.history
+        signals: defaultdict[str, list[Exception]] = defaultdict(
+            lambda: [RateLimited(0.01, "somebody else's"), RetryLater(0.01, "not ready yet", count=False)]
+        )
 
         def started(context: Context, label: str = "") -> str:
             assert context.job is not None
@@ -83,6 +86,9 @@ class Workload:
         @self._worker.task
         async def second_time(context: Context) -> str:
             job_id = started(context)
+            if signals[job_id]:
+                history.cause(job_id)
+                raise signals[job_id].pop()
             if context.attempt == 1:
                 history.cause(job_id)
                 raise ValueError("the first time it fails")
@@ -93,16 +99,6 @@ class Workload:
         async def doomed(context: Context) -> None:
             started(context)
             raise Discard("of no use")
-
-        @self._worker.task(retry=1)
-        async def limited_once(context: Context) -> str:
-            job_id = started(context)
-            if job_id not in self._turned_away:
-                self._turned_away.add(job_id)
-                history.cause(job_id)
-                raise RateLimited(0.01, "somebody else's")
-            history.end(job_id)
-            return "done"
 
         @self._worker.task
         async def gated(context: Context, label: str) -> str:
@@ -179,9 +175,6 @@ class Workload:
             self.stage = "a job fails once"
             (again,) = await self._enqueue(self._call("second_time"))
             assert await self._result(again) == "done"
-            self.stage = "a job is limited once"
-            (limited,) = await self._enqueue(self._call("limited_once"))
-            assert await self._result(limited) == "done"
             self.stage = "a job fails for good"
             await self._fail_and_rerun()
             self.stage = "a running job is cancelled"

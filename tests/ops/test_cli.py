@@ -20,7 +20,7 @@ import redis
 from servers import Server, binaries
 from typer.testing import CliRunner
 
-from aqueue import Encryption, Job, JobState, Queue, RateLimited, Settings, Signing, Worker
+from aqueue import Encryption, Job, JobState, Queue, RateLimited, Retry, Settings, Signing, Worker
 from aqueue.ops.cli import app, main
 from aqueue.ops.render import duration, plain
 from aqueue.store import connection
@@ -259,7 +259,7 @@ async def test_jobs_as_json_keep_their_keys(cli: Cli, queue: Queue) -> None:
     (row,) = document["jobs"]
     assert set(row) == {
         "id", "queue", "task", "state", "attempt", "crashes", "payload", "args", "kwargs", "enqueued_at", "due_at",
-        "started_at", "ended_at", "waited_s", "ran_s", "worker", "error", "result_bytes",
+        "started_at", "ended_at", "waited_s", "ran_s", "worker", "error", "failure", "result_bytes",
         "limited", "limited_by",
     }  # fmt: skip
     assert (row["id"], row["state"], row["args"], row["kwargs"]) == (broken.id, "failed", [0], {})
@@ -329,6 +329,22 @@ async def test_a_failed_job_is_shown_with_its_traceback(cli: Cli, queue: Queue, 
     assert "\nerror: OSError: no such host\nTraceback (most recent call last):\n" in answer.out
     assert "raise OSError(message)" in answer.out
     assert answer.code == 0
+
+
+async def test_a_failed_job_says_why_it_was_given_up(cli: Cli, queue: Queue) -> None:
+    """The first question is whether to mend the task, its Retry or the caller."""
+
+    @queue.task(retry=Retry(no_retry_on=KeyError))
+    async def look(key: str) -> NoReturn:
+        raise KeyError(key)
+
+    used_up, refused = (await failed_jobs(queue, 1))[0], await look.enqueue("k")
+    async with Worker(queue):
+        await ended(refused)
+
+    assert "because   it has used up its attempts\n" in (await cli("job", used_up.id)).out
+    assert "because   its Retry does not repeat this\n" in (await cli("job", refused.id)).out
+    assert (await cli("job", refused.id, "--json")).document["job"]["failure"] == "not_retried"
 
 
 async def test_a_running_job_is_shown_with_the_process_that_has_it(cli: Cli, queue: Queue) -> None:

@@ -41,6 +41,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     Cancelled(LONG_MS),
     Released(),
     Released(60),
+    Released(60, error=BOOM),
 )
 NAMES = st.sampled_from([WorkerId("w0"), WorkerId("w1")])
 ANY = st.integers(0, 1_000)

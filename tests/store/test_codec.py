@@ -57,10 +57,10 @@ def test_an_envelope_of_version_1_is_read_for_ever() -> None:
     assert codec.decode_plain(envelope.args) == ["https://example.org", {"a": [1, None, True]}]
     assert {name: codec.decode_plain(raw) for name, raw in envelope.kwargs.items()} == {"depth": 2}
     assert envelope.headers.timeout_ms == 1500
-    assert envelope.headers.retry() == Retry(max_attempts=3)
+    assert envelope.headers.retry_over(Retry()) == Retry(max_attempts=3)
     assert envelope.headers.extra == {"trace": "t"}
     bare = codec.decode_envelope(BARE)
-    assert (bare.headers.timeout_ms, bare.headers.retry(), bare.headers.extra) == (None, None, {})
+    assert (bare.headers.timeout_ms, bare.headers.max_attempts, bare.headers.extra) == (None, None, {})
 
 
 def test_what_a_newer_minor_version_adds_is_skipped() -> None:
@@ -96,7 +96,9 @@ def test_a_damaged_envelope_is_refused(data: bytes) -> None:
 
 def test_half_of_a_retry_is_none() -> None:
     """A damaged header must not invent numbers."""
-    assert codec.Headers(max_attempts=3).retry() is None
+    usual = Retry(max_attempts=9, delays=[1, 2])
+    assert codec.Headers(max_attempts=3, backoff_ms=5).retry_over(usual) is usual
+    assert codec.Headers(backoff_ms=5, cap_ms=5, jitter=True).retry_over(usual) is usual
 
 
 def test_an_error_survives_the_wire() -> None:

@@ -17,6 +17,7 @@ OUTCOMES = {
     "failed": Failed(BOOM, 60_000),
     "cancelled": Cancelled(60_000),
     "released": Released(),
+    "asked to run later": Released(60, error=BOOM),
 }
 every_outcome = pytest.mark.parametrize("outcome", OUTCOMES.values(), ids=OUTCOMES)
 

@@ -85,7 +85,7 @@ async def test_at_the_crash_limit_a_job_fails_with_the_evidence(
     assert (gone.requeued, gone.failed) == ([], ["a"])
     image = store.dump()
     error = json.loads(image["job:a"].pop("error"))
-    assert error["type"] == "WorkerCrashed"
+    assert (error["type"], error["failure"]) == ("WorkerCrashed", "crashed")
     assert "3 times" in error["message"]
     assert "worker me" in error["message"]
     assert image == but(

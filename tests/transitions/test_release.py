@@ -6,7 +6,7 @@ from aqueue.store.client import Client
 from aqueue.store.records import Released
 from transitions.conftest import Listening
 from transitions.store_image import Store, but, queued, running, worker
-from transitions.turns import TURN_TAKEN, claimed, settle, take_turn
+from transitions.turns import BOOM, BOOM_STORED, TURN_TAKEN, claimed, settle, take_turn
 
 FRONT = Released()
 
@@ -33,7 +33,7 @@ async def test_a_release_sent_twice_puts_the_job_back_once(client: Client, store
 
 
 async def test_a_release_with_a_delay_schedules_the_job(client: Client, store: Store) -> None:
-    """`RetryLater` and unknown tasks come back later without costing an attempt."""
+    """Unknown tasks come back later without costing an attempt."""
     before = store.seed(running("a", "me/1", attempt=1), worker("me"))
     await take_turn(client, settle("a", Released(60)))
     assert store.dump() == but(
@@ -70,6 +70,24 @@ async def test_a_task_that_stays_unknown_keeps_its_first_instant(client: Client,
     store.seed(running("a", "me/1", unknown_ms=-100), worker("me"))
     await take_turn(client, settle("a", Released(60, unknown_task=True)))
     assert store.dump()["job:a"]["unknown_ms"] == -100
+
+
+async def test_a_job_that_asks_to_run_later_says_why_and_counts_nothing(client: Client, store: Store) -> None:
+    """Its task is known here: for how long it was not no longer counts."""
+    before = store.seed(running("a", "me/1", attempt=1, crashes=1, unknown_ms=-100), worker("me"))
+    for _ in range(2):  # the second as after a lost reply
+        assert (await take_turn(client, settle("a", Released(60, error=BOOM)))).refused == frozenset()
+    assert store.dump() == but(
+        before,
+        TURN_TAKEN,
+        {
+            "job:a": {"state": "scheduled", "due_ms": 60, "error": BOOM_STORED, "unknown_ms": None},
+            "scheduled": {"a": 60},
+            "queued": ["wake"],
+            "held:me": None,
+            "stats": {"released": 1},
+        },
+    )
 
 
 async def test_a_released_suspect_frees_the_workers_place_for_the_next(client: Client, store: Store) -> None:

@@ -110,6 +110,19 @@ async def other_ways() -> None:
     Depends(3)  # refused
 
 
+def policies() -> None:
+    Retry(max_attempts=None, backoff="5s", growth="linear", cap=timedelta(minutes=5), jitter="equal")
+    Retry(delays=[5, "30s", timedelta(minutes=2)], retry_on=OSError, no_retry_on=(FileNotFoundError, PermissionError))
+    Retry(when=lambda error, attempt: isinstance(error, OSError) and attempt < 3, jitter=False)
+    Retry(growth="fibonacci")  # refused
+    Retry(jitter="some")  # refused
+    Retry(delays=[None])  # refused
+    Retry(retry_on="OSError")  # refused
+    Retry(no_retry_on=[int])  # refused
+    Retry(when=lambda error: True)  # refused
+    Retry(4)  # refused
+
+
 def handles_are_covariant(job: Job[bool]) -> Job[int]:
     return job
 

@@ -49,6 +49,7 @@ local function crashed(id, name)
       type = 'WorkerCrashed',
       message = 'its worker died or fell silent ' .. crashes .. ' times, the last time on worker ' .. name,
       traceback = '',
+      failure = 'crashed',
     })
     bury(job, failed, now, failure_ttl_ms, failed_cap, error)
     tally(stats, 'failed')

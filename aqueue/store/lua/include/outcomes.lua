@@ -39,11 +39,15 @@ end
 -- The attempt is not counted: this run ended for reasons that are not the job's.
 function outcomes.released(at, job, run, body)
   return unless_cancelled(at, job, function()
-    if body ~= '' then
+    local fields = {}
+    if body == 'unknown' then
       redis.call('HSETNX', job.record, 'unknown_ms', at.now)
+    elseif body ~= '' then -- the job itself has asked for it, and says why
+      redis.call('HDEL', job.record, 'unknown_ms')
+      fields = { 'error', body }
     end
     if run.delay_ms > 0 then
-      schedule(at.queued, at.scheduled, job.id, job.record, at.now + run.delay_ms, {})
+      schedule(at.queued, at.scheduled, job.id, job.record, at.now + run.delay_ms, fields)
     else
       redis.call('HSET', job.record, 'state', 'queued')
       at.front[#at.front + 1] = job.id
