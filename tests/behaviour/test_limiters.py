@@ -91,6 +91,24 @@ async def test_never_more_than_the_limit_are_inside_and_who_waits_longest_is_nex
     await until(lambda: not keys(raw, "holders", "line", "patience"), "no key is left")
 
 
+@pytest.mark.usefixtures("for_ever")
+async def test_who_waits_is_told_and_does_not_ask(queue: Queue, other: Queue, raw: redis.Redis) -> None:
+    """A queue of a hundred that ask again and again is load, and each of them comes late."""
+    first = await one(queue, lease=600).acquire()
+    waits = asyncio.create_task(one(other, lease=600, wait=True).acquire())
+    await until(lambda: waiting(raw) == 1, "it stands in line")
+    await first.release()
+    async with asyncio.timeout(5):
+        second = await waits
+    await second.release()
+
+
+@pytest.fixture
+def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away the net beneath what is told."""
+    monkeypatch.setattr("aqueue.limiters.RECHECK_SECONDS", 600)
+
+
 async def test_without_room_it_says_so_at_once_or_when_the_wait_is_over(queue: Queue, raw: redis.Redis) -> None:
     """A web application answers 429, and a later caller is not kept out by one that has given up."""
     async with one(queue):
@@ -221,18 +239,19 @@ async def test_a_dead_process_frees_its_permit_within_the_lease(queue: Queue, ra
     await asyncio.to_thread(process.join)
 
 
+@pytest.mark.usefixtures("for_ever")
 async def test_a_limiter_outlives_a_close_and_a_second_loop(server: Server, raw: redis.Redis) -> None:
     """It stands in a module, and is used by whatever loop runs; who waits when its queue is closed is told."""
     queue = Queue("q", url=server.url)
-    limiter = one(queue, wait=True)
+    limiter = one(queue, wait=True, lease=600)
 
     async def use() -> None:
         async with limiter:
             waits = asyncio.create_task(limiter.acquire())
             await until(lambda: waiting(raw) == 1, "it stands in line")
-            await queue.close()
+            await asyncio.wait_for(queue.close(), 5)
             with pytest.raises(StoreUnavailable, match="was closed while a permit was waited for"):
-                await waits
+                await asyncio.wait_for(waits, 5)
             assert waiting(raw) == 0
         assert holding(raw) == 0
         await queue.close()
