@@ -207,7 +207,7 @@ async def test_a_loop_that_is_blocked_beyond_the_cap_loses_its_permits(
 async def test_a_permit_that_nobody_refers_to_ends_with_its_lease(queue: Queue, raw: redis.Redis) -> None:
     """Nobody could ever give it back."""
     await one(queue, lease=SHORT_LEASE).acquire()
-    permit = await one(queue, wait=True).acquire()
+    permit = await one(queue, wait=10).acquire()
     await permit.release()
     assert holding(raw) == 0
 
