@@ -39,7 +39,8 @@ from aqueue.errors import (
     UnknownTask,
     UnsafeServer,
 )
-from aqueue.job import Cancellation, Failure, Job, JobInfo, JobState
+from aqueue.failed import FailedJobs, FailedPage
+from aqueue.job import Attempt, Cancellation, Failure, Job, JobInfo, JobState
 from aqueue.keyring import Encryption, Signing
 from aqueue.limiters import Limiter, Permit
 from aqueue.limits import Concurrency, Rate, Window
@@ -55,6 +56,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AqueueError",
+    "Attempt",
     "BadArguments",
     "Cancellation",
     "Concurrency",
@@ -65,6 +67,8 @@ __all__ = [
     "Discard",
     "DurabilityError",
     "Encryption",
+    "FailedJobs",
+    "FailedPage",
     "Failure",
     "Job",
     "JobCancelled",

@@ -5,7 +5,7 @@ A handle holds no connection of its own; it asks the queue it came from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, NewType, Protocol, TypeVar
 
@@ -29,7 +29,7 @@ class JobState(StrEnum):
     """Where a job is. Stored with every move, never inferred."""
 
     SCHEDULED = "scheduled"
-    """Waits for its due time; enqueue, retry and release with a delay move jobs here, promote takes them out."""
+    """Waits for its due time; enqueue, retry, release and rerun with a delay move jobs here, promote takes them out."""
     QUEUED = "queued"
     """Waits for a free worker; enqueue, promote, release, reclaim and rerun move jobs here, claim takes them out."""
     RUNNING = "running"
@@ -70,6 +70,9 @@ TRANSITIONS: Final[dict[str, tuple[tuple[JobState | None, JobState | None], ...]
         (JobState.FAILED, JobState.QUEUED),
         (JobState.CANCELLED, JobState.QUEUED),
         (JobState.EXPIRED, JobState.QUEUED),
+        (JobState.FAILED, JobState.SCHEDULED),
+        (JobState.CANCELLED, JobState.SCHEDULED),
+        (JobState.EXPIRED, JobState.SCHEDULED),
     ),
 }
 """The arrows of the state machine. `docs/states.md` draws them; a test compares the two."""
@@ -115,6 +118,22 @@ class JobError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One run of a job that was counted, or that ended in another way after such runs.
+
+    Units: instants are aware UTC datetimes by the server's clock.
+    """
+
+    started_at: datetime
+    ended_at: datetime
+    worker: WorkerId
+    outcome: str
+    """`retried`, `failed`, `crashed`, `cancelled` or, after one of these, `completed`."""
+    error: JobError | None
+    """Type and the start of the message, without a traceback; None where the outcome says it all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobInfo:
     """A job's record at one moment, as the server stored it.
 
@@ -143,6 +162,8 @@ class JobInfo:
     """How often a limiter has turned a run of it away."""
     limited_by: str | None = None
     """The last one that did."""
+    history: list[Attempt] = field(default_factory=list)
+    """The last twenty runs that are worth telling, oldest first; empty for a job that completed at once."""
 
     @property
     def failure(self) -> Failure | None:

@@ -9,13 +9,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, Unpack, cast, overload
 from weakref import WeakKeyDictionary
 
 from aqueue.errors import ConfigurationError, JobNotFound, ResultTimeout, UnknownTask, shown
+from aqueue.failed import FailedJobs
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
 from aqueue.limiters import Limiting
-from aqueue.middleware import Middleware, Outgoing, around_enqueue
+from aqueue.middleware import Middleware, Outgoing, around_enqueue, checked_layers
 from aqueue.opening import Opening
 from aqueue.options import Options, TaskOptions, make_task_options
 from aqueue.schedule import Schedule
@@ -23,13 +25,14 @@ from aqueue.scheduling import Scheduling
 from aqueue.settings import Settings
 from aqueue.store import codec
 from aqueue.store.client import BATCH, Client
-from aqueue.store.inspection import job_info, result_of
+from aqueue.store.inspection import damaged, job_info, result_of
 from aqueue.store.keys import checked_name
 from aqueue.store.records import NewJob, QueueStats
 from aqueue.store.waiting import Waiting
 from aqueue.store.wire import wire_of
 from aqueue.submission import encoded, new_job, outgoing
 from aqueue.task import Call, TakesContext, TakesCtx, Task, TaskDecorator
+from aqueue.telling import Producers
 
 if TYPE_CHECKING:
     import redis.asyncio as redis_asyncio
@@ -68,7 +71,8 @@ class Queue(Scheduling, Limiting):
         self.settings = settings or Settings()
         self.wire = wire_of(self.name, self.settings)
         self.lifespan = lifespan
-        self.middleware = list(middleware)
+        self.middleware = checked_layers(middleware, "Queue")
+        self._producers = Producers(self.middleware)
         self.tasks: dict[str, Task[..., Any]] = {}
         self.schedules: dict[str, Schedule] = {}
         self._opening = Opening(self.name, self.settings, self.wire, url=url, given=client)
@@ -76,6 +80,11 @@ class Queue(Scheduling, Limiting):
 
     def __repr__(self) -> str:
         return f"Queue({self.name!r})"
+
+    @cached_property
+    def failed(self) -> FailedJobs:
+        """The jobs that have failed: to be listed, run again or deleted, all of them or by what they have in common."""
+        return FailedJobs(self)
 
     # tasks
 
@@ -157,7 +166,7 @@ class Queue(Scheduling, Limiting):
     async def submit(self, call: Call[R]) -> Job[R]:
         """Store one bound call on this queue."""
         sent = outgoing(call)
-        if self.middleware:
+        if self.middleware and self._producers.listen:
             return (await self._submit([call], [sent]))[0]
         job = new_job(call, sent, self.settings, self.wire)
         client = self._opening.checked or await self.store()
@@ -173,7 +182,7 @@ class Queue(Scheduling, Limiting):
         """
         calls = [_checked(call) for call in calls]
         sent = [outgoing(call) for call in calls]
-        ready = None if self.middleware else self._jobs(calls, sent)
+        ready = None if self._producers.listen else self._jobs(calls, sent)
         if ready is None:  # what middleware makes of them is known only batch by batch
             for call, item in zip(calls, sent, strict=True):
                 encoded(call, item, self.settings, self.wire)
@@ -193,7 +202,8 @@ class Queue(Scheduling, Limiting):
                 ids = await client.durability.enqueue(jobs)
             else:
                 ids = [await client.enqueue_one(jobs[0])] if len(jobs) == 1 else await client.enqueue(jobs)
-            return [self._handle_of(*one) for one in zip(calls, jobs, ids, strict=True)]
+            handles = [self._handle_of(*one) for one in zip(calls, jobs, ids, strict=True)]
+            return await self._producers.told(self.name, batch, handles)
 
         return cast("list[Job[R]]", await around_enqueue(self.middleware, store)(sent))
 
@@ -259,6 +269,8 @@ class Queue(Scheduling, Limiting):
                 raise ConfigurationError(f"Job {job_id} has not ended yet; cancel it first, or wait.")
             case "gone":
                 raise ConfigurationError(f"Job {job_id} has completed, so its arguments are gone; enqueue it anew.")
+            case "damaged":
+                raise damaged(self.name, JobId(job_id))
             case _:
                 return
 

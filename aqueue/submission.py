@@ -68,13 +68,18 @@ def _rank(options: Options, settings: Settings) -> int | None:
 def encoded(call: Call[Any], sent: Outgoing, settings: Settings, wire: Wire) -> bytes:
     """Write the envelope of a call, not yet sealed. Errors: as `new_job`."""
     envelope = wire.encode_call(sent.task, sent.args, sent.kwargs, _headers(call, sent))
+    check_size(envelope, sent, settings, wire)
+    return envelope
+
+
+def check_size(envelope: bytes, sent: Outgoing, settings: Settings, wire: Wire) -> None:
+    """Refuse an envelope that is too large. Errors: NotSerializable, naming the largest argument."""
     if len(envelope) > settings.max_bytes:
         raise NotSerializable(
             f"The arguments of {sent.task} take {len(envelope)} bytes, more than the "
             f"{settings.max_bytes} allowed ({wire.largest_argument(sent.args, sent.kwargs)}); "
             "store the data elsewhere and pass where it is."
         )
-    return envelope
 
 
 def _headers(call: Call[Any], sent: Outgoing) -> codec.Headers:

@@ -163,6 +163,15 @@ def test_limiters_are_as_told(tmp_path: Path) -> None:
         ]
 
 
+def test_failed_jobs_are_chosen_changed_and_deleted_as_told(tmp_path: Path) -> None:
+    """What it prints stands at its head, and a second run meets nothing of the first."""
+    text = (EXAMPLES / "failed_jobs.py").read_text()
+    told = text.split('"""')[1].partition("\n\n")[2].splitlines()
+    assert len(told) == 8
+    for _ in range(2):
+        assert run(tmp_path, example("failed_jobs")).stdout.splitlines() == told
+
+
 def test_each_slot_of_a_schedule_comes_once(tmp_path: Path) -> None:
     """Three workers, and no scheduler."""
     assert run(tmp_path, example("cron")).stdout.splitlines() == [
@@ -201,6 +210,14 @@ def test_signed_jobs_run_and_no_others(tmp_path: Path) -> None:
         "paid 40 to Dave",
         "signed with Signing(autumn)",
     ]
+
+
+def test_the_layers_of_middleware_say_what_the_example_says_they_do(tmp_path: Path) -> None:
+    """Its output stands at its top."""
+    told = re.findall(r"^    (\S.*)$", Path(example("middleware")).read_text().split('"""')[1], re.MULTILINE)
+    assert len(told) == 7
+    for _ in range(2):
+        assert sorted(run(tmp_path, example("middleware")).stdout.splitlines()) == sorted(told)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -15,6 +16,7 @@ from rich.text import Text
 from aqueue.job import Failure
 from aqueue.ops.reports import (
     Checkup,
+    ErrorRow,
     FindingRow,
     JobRow,
     Jobs,
@@ -43,6 +45,9 @@ DAY: Final = 24 * HOUR
 
 SAID: Final = {
     "queued": "queued again",
+    "scheduled": "will be queued again after the delay",
+    "changed": "has changed meanwhile; look at it again",
+    "damaged": "has a record that cannot be read; remove it with `aqueue delete`",
     "unfinished": "has not ended yet; cancel it first, or wait",
     "gone": "has completed, so its arguments are gone; enqueue it anew",
     "cancelled": "cancelled, it will not start",
@@ -167,12 +172,14 @@ def show_jobs(out: Console, jobs: Jobs) -> None:
     table.expand = out.is_terminal
     table.add_column("error", ratio=1, no_wrap=True)  # gives way when room is short
     for row in jobs.jobs:
-        error = "" if row.error is None else _brief(row)
+        error = _brief(row.error)
         payload = [row.payload or "-"] if sealed else []
         cells = [row.id, row.queue, row.task, row.state, *payload, str(row.attempt), _age(row, jobs.now), error]
         table.add_row(*(Text(plain(cell)) for cell in cells))
     out.print(table)
-    if jobs.more:
+    for queue, place in jobs.next.items():
+        out.print(Text(f"\nThere are more: aqueue jobs {queue} --state failed --after {shlex.quote(place)}"))
+    if jobs.more and not jobs.next:
         out.print("\nThere are more: choose them with --state, --limit and --offset.")
 
 
@@ -188,11 +195,11 @@ def _age(row: JobRow, now: datetime) -> str:
     return duration(seconds)
 
 
-def _brief(row: JobRow) -> str:
-    if row.error is None:
+def _brief(error: ErrorRow | None) -> str:
+    if error is None:
         return ""
-    first = row.error.message.partition("\n")[0]
-    return f"{row.error.type}: {first}" if first else row.error.type
+    first = error.message.partition("\n")[0]
+    return f"{error.type}: {first}" if first else error.type
 
 
 def show_job(out: Console, one: OneJob) -> None:
@@ -200,9 +207,22 @@ def show_job(out: Console, one: OneJob) -> None:
     row = one.job
     for name, text in _job_lines(one):
         out.print(Text.assemble((f"{name:<{LABEL_WIDTH}}", "dim"), plain(text)), soft_wrap=True)
+    if row.history:
+        out.print("")
+        out.print(_runs(row, one.now))
     if row.error is not None:
-        out.print(Text(f"\nerror: {plain(_brief(row))}", style="red"), soft_wrap=True)
+        out.print(Text(f"\nerror: {plain(_brief(row.error))}", style="red"), soft_wrap=True)
         out.print(Text(plain(row.error.traceback or row.error.message).rstrip()), soft_wrap=True)
+
+
+def _runs(row: JobRow, now: datetime) -> Table:
+    """Lay out the history of a job, the first run first."""
+    table = _table("run", "started", ">ran", "worker", "outcome", "error")
+    for number, run in enumerate(row.history, 1):
+        since = f"{duration((now - run.started_at).total_seconds())} ago"
+        cells = [str(number), since, duration(run.ran_s), run.worker, run.outcome, _brief(run.error)]
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    return table
 
 
 def _job_lines(one: OneJob) -> Iterable[tuple[str, str]]:
@@ -284,9 +304,10 @@ def show_retried(out: Console, done: QueuesRetried) -> None:
     """Print how many failed jobs of each queue run again."""
     if not done.queues:
         out.print("No queue, so nothing has failed.")
+    when = f" in {duration(done.delay_s)}" if done.delay_s else ""
     for row in done.queues:
         skipped = f", {row.skipped} could not be" if row.skipped else ""
-        out.print(f"{row.queue}: {count(row.retried, 'failed job')} queued again{skipped}")
+        out.print(f"{row.queue}: {count(row.retried, 'failed job')} queued again{when}{skipped}")
 
 
 def show_paused(out: Console, done: QueuesPaused) -> None:

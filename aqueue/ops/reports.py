@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from aqueue.job import JobInfo
+from aqueue.job import Attempt, JobError, JobInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,30 @@ class ErrorRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One run in a job's history; `error` has no traceback."""
+
+    started_at: datetime
+    ended_at: datetime
+    ran_s: float
+    worker: str
+    outcome: str
+    error: ErrorRow | None
+
+    @classmethod
+    def of(cls, run: Attempt) -> RunRow:
+        """Lay out one run."""
+        return cls(
+            started_at=run.started_at,
+            ended_at=run.ended_at,
+            ran_s=max(0.0, (run.ended_at - run.started_at).total_seconds()),
+            worker=run.worker,
+            outcome=run.outcome,
+            error=_error(run.error),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobRow:
     """One job's record; `payload` is null once it has completed, `args` and `kwargs` where they cannot be read."""
 
@@ -83,11 +107,11 @@ class JobRow:
     result_bytes: int | None
     limited: int
     limited_by: str | None
+    history: list[RunRow]
 
     @classmethod
     def of(cls, info: JobInfo) -> JobRow:
         """Lay out a snapshot of a job."""
-        error = info.error
         return cls(
             id=info.id,
             queue=info.queue,
@@ -105,14 +129,17 @@ class JobRow:
             waited_s=info.waited,
             ran_s=info.ran,
             worker=info.worker,
-            error=None
-            if error is None
-            else ErrorRow(type=error.type, message=error.message, traceback=error.traceback),
+            error=_error(info.error),
             failure=info.failure,
             result_bytes=info.result_bytes,
             limited=info.limited,
             limited_by=info.limited_by,
+            history=[RunRow.of(run) for run in info.history],
         )
+
+
+def _error(error: JobError | None) -> ErrorRow | None:
+    return None if error is None else ErrorRow(type=error.type, message=error.message, traceback=error.traceback)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +164,15 @@ class Schedules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Jobs:
-    """A page of jobs; `more` says that another one follows. `now` is the server's clock."""
+    """A page of jobs; `more` says that another one follows. `now` is the server's clock.
+
+    `next` is where the page after this one begins in the failed jobs of each queue that has more of them.
+    """
 
     now: datetime
     jobs: list[JobRow]
     more: bool
+    next: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +209,10 @@ class QueueRetried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuesRetried:
+    """Units: `delay_s` is after how many seconds they are queued."""
+
     queues: list[QueueRetried]
+    delay_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -20,11 +20,9 @@ from aqueue.ops.reports import (
     OneJob,
     QueuePaused,
     QueuePurged,
-    QueueRetried,
     QueueRow,
     QueuesPaused,
     QueuesPurged,
-    QueuesRetried,
     ScheduleRow,
     Schedules,
     Stats,
@@ -34,6 +32,7 @@ from aqueue.queue import Queue
 from aqueue.settings import Settings, instant
 from aqueue.store.client import BATCH, Client
 from aqueue.store.codec import WorkerInfo
+from aqueue.store.failures import Again
 from aqueue.store.misfits import misfits
 from aqueue.store.records import QueueStats, WorkerStats
 
@@ -70,7 +69,8 @@ class Site:
                 raise NotFound(f"There is no queue {name!r} at {self.address}; {has}.")
         return [self._queues[name] for name in dict.fromkeys(names or self._queues)]
 
-    async def _now(self) -> datetime:
+    async def now(self) -> datetime:
+        """Ask what time it is at the server."""
         seconds, micros = await self._store.plain("TIME")
         return datetime.fromtimestamp(int(seconds) + int(micros) / 1e6, UTC)
 
@@ -100,7 +100,7 @@ class Site:
                 page = await _page(queue, one, limit + 1, offset)
                 rows += page[:limit]
                 more = more or len(page) > limit
-        return Jobs(now=await self._now(), jobs=rows, more=more)
+        return Jobs(now=await self.now(), jobs=rows, more=more, next={})
 
     async def schedules(self, names: Sequence[str]) -> Schedules:
         """List what repeats, the next to come first."""
@@ -117,7 +117,7 @@ class Site:
             for entry in await (await queue.store()).schedules.entries()
         ]
         latest = datetime.max.replace(tzinfo=UTC)
-        return Schedules(now=await self._now(), schedules=sorted(rows, key=lambda row: row.next_at or latest))
+        return Schedules(now=await self.now(), schedules=sorted(rows, key=lambda row: row.next_at or latest))
 
     async def job(self, job_id: str) -> OneJob:
         """Read one job. Errors: NotFound; StoreError for a damaged record."""
@@ -129,7 +129,7 @@ class Site:
         if info.state is JobState.RUNNING:
             workers = worker_rows([await queue.stats()])
             runs_on = next((f"{one.host}:{one.pid}" for one in workers if one.worker == info.worker), None)
-        return OneJob(now=await self._now(), job=JobRow.of(info), runs_on=runs_on)
+        return OneJob(now=await self.now(), job=JobRow.of(info), runs_on=runs_on)
 
     def missing(self, job_id: str) -> str:
         """Say that nobody has a job, and why that may be."""
@@ -152,9 +152,14 @@ class Site:
 
     # changing jobs
 
-    async def retry(self, job_ids: Sequence[str]) -> JobsDone:
-        """Queue ended jobs again, with fresh counters."""
-        return await self._each(job_ids, lambda store, job_id: store.rerun(job_id))
+    async def retry(self, job_ids: Sequence[str], delay: float = 0) -> JobsDone:
+        """Queue ended jobs again, with fresh counters, after so many seconds."""
+        call, delay_ms = uuid.uuid4().hex, round(delay * 1000)
+
+        async def again(store: Client, job_id: JobId) -> str:
+            return (await store.failures.rerun([Again(job_id)], call, delay_ms))[0]
+
+        return await self._each(job_ids, again)
 
     async def cancel(self, job_ids: Sequence[str]) -> JobsDone:
         """Cancel jobs wherever they are."""
@@ -172,10 +177,6 @@ class Site:
             done.append(JobDone(id=job_id, queue=name, done="missing" if word is None else str(word)))
         return JobsDone(jobs=done)
 
-    async def retry_failed(self, names: Sequence[str]) -> QueuesRetried:
-        """Queue all failed jobs again, those that failed first first."""
-        return QueuesRetried(queues=[await _retry_failed(queue) for queue in self.chosen(names)])
-
     # changing queues
 
     async def pause(self, names: Sequence[str]) -> QueuesPaused:
@@ -192,16 +193,14 @@ class Site:
             queues=[QueuePaused(queue=one.name, paused=False, changed=await one.resume()) for one in chosen]
         )
 
-    async def purge(self, names: Sequence[str], *, failed: bool, really: bool) -> QueuesPurged:
-        """Delete all waiting or all failed jobs; unless `really`, only count them."""
+    async def purge(self, names: Sequence[str], *, really: bool) -> QueuesPurged:
+        """Delete all waiting jobs; unless `really`, only count them."""
         rows = []
         for queue in self.chosen(names):
             stats = await queue.stats()
-            found = stats.failed if failed else stats.queued + stats.scheduled
-            deleted = await queue.purge(failed=failed) if really else 0
-            rows.append(
-                QueuePurged(queue=queue.name, what="failed" if failed else "waiting", found=found, deleted=deleted)
-            )
+            found = stats.queued + stats.scheduled
+            deleted = await queue.purge() if really else 0
+            rows.append(QueuePurged(queue=queue.name, what="waiting", found=found, deleted=deleted))
         return QueuesPurged(queues=rows)
 
 
@@ -239,22 +238,6 @@ async def _page(queue: Queue, state: str, limit: int, offset: int) -> list[JobRo
         start += step
         if start >= total or len(rows) >= skip + limit:
             return rows[skip : skip + limit]
-
-
-async def _retry_failed(queue: Queue) -> QueueRetried:
-    """Rerun what has failed up to now: a job that fails again meanwhile is not taken twice."""
-    store = await queue.store()
-    ids: dict[JobId, None] = {}
-    while page := await store.list_ids(JobState.FAILED, len(ids), BATCH):
-        before = len(ids)
-        ids |= dict.fromkeys(page)
-        if len(ids) == before:
-            break
-    retried = 0
-    for batch in _batches(list(reversed(ids))):
-        words = await asyncio.gather(*(store.rerun(job_id) for job_id in batch))
-        retried += words.count("queued")
-    return QueueRetried(queue=queue.name, retried=retried, skipped=len(ids) - retried)
 
 
 def _batches(ids: Sequence[JobId]) -> list[Sequence[JobId]]:

@@ -23,6 +23,7 @@ from aqueue.store import layout
 from aqueue.store.coalescing import Coalescer
 from aqueue.store.connection import Links, Server
 from aqueue.store.durability import Durability
+from aqueue.store.failures import Again, FailureStore, Rerun
 from aqueue.store.keys import Keys, is_name
 from aqueue.store.link import Link
 from aqueue.store.records import (
@@ -42,7 +43,6 @@ from aqueue.store.wire import Wire
 
 T = TypeVar("T")
 
-Rerun: TypeAlias = Literal["queued", "unfinished", "gone", "missing"]
 Deletion: TypeAlias = Literal["deleted", "running", "missing"]
 
 BATCH: Final = 500
@@ -67,6 +67,11 @@ class Client:
     def schedules(self) -> ScheduleStore:
         """What the server knows of schedules."""
         return ScheduleStore(self)
+
+    @cached_property
+    def failures(self) -> FailureStore:
+        """Failed jobs, to be looked through and dealt with."""
+        return FailureStore(self)
 
     @cached_property
     def repairs(self) -> Repairs:
@@ -168,14 +173,8 @@ class Client:
 
     async def rerun(self, job_id: JobId, call: str | None = None) -> Rerun:
         """Queue an ended job again, with fresh counters; once for each `call`, which is made up unless given."""
-        keys = self.keys
-        word = await self._run(
-            "rerun",
-            layout.one_of(*get_args(Rerun)),
-            [keys.queued, keys.ranked, keys.failed, keys.job(job_id), keys.payload(job_id), keys.stats],
-            [job_id, call or uuid.uuid4().hex],
-        )
-        return cast("Rerun", word)
+        (word,) = await self.failures.rerun([Again(job_id)], call or uuid.uuid4().hex)
+        return word
 
     async def delete(self, job_id: JobId) -> Deletion:
         """Remove a job that is not running, with all that is stored of it."""

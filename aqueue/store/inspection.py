@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from aqueue.errors import JobCancelled, JobExpired, JobFailed, JobNotFound, StoreError
-from aqueue.job import JobId, JobInfo, JobState, QueueName, WorkerId
+from aqueue.job import Attempt, JobId, JobInfo, JobState, QueueName, WorkerId
 from aqueue.settings import instant
 from aqueue.store.records import Ended
 from aqueue.store.wire import Wire
@@ -76,4 +77,30 @@ def _read(wire: Wire, job_id: JobId, record: Mapping[str, bytes], envelope: byte
         result_bytes=len(record["result"]) if "result" in record else None,
         limited=int(record.get("limited", 0)),
         limited_by=record["limited_by"].decode("utf-8", "replace") if record.get("limited_by") else None,
+        history=_history(wire, job_id, record.get("history", b"")),
     )
+
+
+_RUN: Final = re.compile(rb"(\d{1,15}) (\d{1,15}) (\S+) ([a-z]+) (\d{1,9})\n")
+
+
+def _history(wire: Wire, job_id: JobId, text: bytes) -> list[Attempt]:
+    """Read the runs that lua/include/noting.lua has noted; nothing from what cannot be read on."""
+    found: list[Attempt] = []
+    place = 0
+    while line := _RUN.match(text, place):
+        started, ended, worker, outcome, length = line.groups()
+        place = line.end() + int(length)
+        told = text[line.end() : place]
+        if len(told) < int(length):
+            break
+        found.append(
+            Attempt(
+                started_at=instant(int(started)),
+                ended_at=instant(int(ended)),
+                worker=WorkerId(worker.decode("utf-8", "replace")),
+                outcome=outcome.decode(),
+                error=wire.decode_error(job_id, told) if told else None,
+            )
+        )
+    return found[::-1]

@@ -146,9 +146,12 @@ STATES: Final[dict[bytes, Literal["OK", "PAUSED", "MORE"]]] = {b"OK": "OK", b"PA
 
 def turn(reply: Any, token: LeaseToken) -> Turn:
     """Read the answer of lua/settle_and_claim.lua."""
-    refused, leased, facts, envelopes, now, next_due, state = reply
+    refused, leased, facts, envelopes, now, next_due, state, *aside = reply
     leases = [lease(*one, token, now) for one in zip(leased, facts, envelopes, strict=True)]
-    return Turn(frozenset(ids(refused)), leases, seconds(next_due), STATES[state])
+    if not aside:
+        return Turn(frozenset(ids(refused)), leases, seconds(next_due), STATES[state])
+    ((expired, held_back),) = aside
+    return Turn(frozenset(ids(refused)), leases, seconds(next_due), STATES[state], ids(expired), ids(held_back))
 
 
 def beat(reply: Any) -> Beat:
@@ -287,9 +290,11 @@ def settle_fields(settle: Settle, encode_error: Callable[[JobId, JobError], byte
         case Completed(result, ttl, task):
             return (*head, _completed(ttl, task), result)
         case Retried(error=error, delay=delay):
-            return (*head, f"retried {round(delay * 1000)} 0 ", encode_error(settle.id, error))
+            told = encode_error(settle.id, brief(error))
+            return (*head, b"retried %d 0 %b" % (round(delay * 1000), told), encode_error(settle.id, error))
         case Failed(error, ttl):
-            return (*head, f"failed 0 {ttl} ", encode_error(settle.id, error))
+            told = encode_error(settle.id, brief(error))
+            return (*head, b"failed 0 %d %b" % (ttl, told), encode_error(settle.id, error))
         case Cancelled(ttl):
             return (*head, f"cancelled 0 {ttl} ", "")
         case Released(delay, unknown_task, error=error):
@@ -301,6 +306,15 @@ def settle_fields(settle: Settle, encode_error: Callable[[JobId, JobError], byte
 
 SOONEST_MS: Final = 5
 """After which a limited job comes back at the earliest, so that one that is turned away at once is no busy loop."""
+
+
+BRIEF: Final = 200
+"""Characters of an error's type and message in the history, of which each counted run leaves an entry."""
+
+
+def brief(error: JobError) -> JobError:
+    """Give what the history tells of an error."""
+    return JobError(type=error.type[:BRIEF], message=error.message[:BRIEF])
 
 
 @lru_cache

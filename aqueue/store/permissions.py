@@ -66,7 +66,8 @@ _WORKER_SCRIPTS: Final = ("extend", "promote", "prune", "reclaim", "retire", "se
     "tick", "withdraw",
 )  # fmt: skip
 _OPERATOR_SCRIPTS: Final = (
-    "delete", "examine", "list", "mend", "pause", "purge", "readmit", "rerun", "resume", "schedules", "stats",
+    "delete", "examine", "list", "list_failed", "mend", "pause", "purge", "purge_failed", "readmit", "rerun", "resume",
+    "schedules", "stats",
 )  # fmt: skip
 RIGHTS: Final = {
     Role.PRODUCER: PRODUCER,

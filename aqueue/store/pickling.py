@@ -27,10 +27,7 @@ class PickledCall(msgspec.Struct, array_like=True):
 
     def arguments(self, decoder: codec.ArgumentsDecoder) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give args and kwargs. Errors: BadArguments if they cannot be read here, or do not fit the signature."""
-        try:
-            args, kwargs = _load(self.pickled)
-        except ValueError as error:
-            raise BadArguments(f"the arguments of {self.task} {error}") from error
+        args, kwargs = parts(self)
         try:
             decoder.check(args, kwargs)
         except TypeError as error:
@@ -60,6 +57,15 @@ def decode_call(data: bytes) -> PickledCall:
         raise BadArguments(f"the stored envelope cannot be read ({error}); enqueue the job again") from error
     codec.check_version(call.version)
     return call
+
+
+def parts(call: PickledCall) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give a call's arguments. Errors: BadArguments if they cannot be read here."""
+    try:
+        args, kwargs = _load(call.pickled)
+    except ValueError as error:
+        raise BadArguments(f"the arguments of {call.task} {error}") from error
+    return tuple(args), dict(kwargs)
 
 
 def encode_result(value: object, limit: int) -> bytes:

@@ -6,6 +6,7 @@ part of a cycle, so the collector of cycles is not told of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
@@ -141,6 +142,9 @@ class Turn(msgspec.Struct, frozen=True, gc=False):
     leases: list[Lease]
     next_due: float | None
     state: Literal["OK", "PAUSED", "MORE"]
+    expired: Sequence[JobId] = ()
+    held_back: Sequence[JobId] = ()
+    """By a limit. Both are what this claim came across, and are not told again if the answer gets lost."""
 
 
 class Beat(msgspec.Struct, frozen=True, gc=False):

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import msgspec
+
 from aqueue import errors
 from aqueue.errors import AqueueError, BadArguments, ConfigurationError, PayloadRefused
 from aqueue.job import JobError, JobId, QueueName
@@ -61,6 +63,19 @@ class Wire:
             if is_sealed(data):
                 raise no_keys(job_id, "call", data) from None
             raise
+
+    def read_call(self, encoded: bytes) -> StoredCall:
+        """Read what `encode_call` gave. Errors: BadArguments."""
+        return codec.decode_envelope(encoded)
+
+    def parts(self, call: StoredCall) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give a stored call's arguments as `encode_call` takes them, unread if it can. Errors: BadArguments."""
+        if isinstance(call, pickling.PickledCall):
+            return pickling.parts(call)
+        try:
+            return tuple(msgspec.json.decode(call.args, type=list[msgspec.Raw])), dict(call.kwargs)
+        except codec.UNREADABLE as error:
+            raise BadArguments(f"the arguments of {call.task} cannot be read ({error})") from error
 
     def encode_result(self, job_id: JobId, value: object, limit: int) -> bytes:  # noqa: ARG002  # as above
         """Write a result. Errors: NotSerializable, also beyond `limit` bytes."""
@@ -128,6 +143,15 @@ class SealedWire(Wire):
                 job_id, purpose, f"are of the form {form!r}, and queue {self.queue} reads {self._form} here; "
                 f"choose Settings(serializer={form!r}) here as there, or in neither place"
             )  # fmt: skip
+
+    def read_call(self, encoded: bytes) -> StoredCall:
+        return pickling.decode_call(encoded) if self._form == PICKLE else codec.decode_envelope(encoded)
+
+    def parts(self, call: StoredCall) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args, kwargs = super().parts(call)
+        if self._form == PICKLE and isinstance(call, codec.Envelope):
+            args, kwargs = tuple(map(codec.decode_plain, args)), {k: codec.decode_plain(v) for k, v in kwargs.items()}
+        return args, kwargs
 
     def encode_result(self, job_id: JobId, value: object, limit: int) -> bytes:
         encode = pickling.encode_result if self._form == PICKLE else codec.encode_result

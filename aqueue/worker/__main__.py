@@ -24,6 +24,7 @@ from aqueue.retry import UNBOUNDED
 from aqueue.store import address
 from aqueue.store.preflight import check_server
 from aqueue.worker import check, logs
+from aqueue.worker.herald import in_process
 from aqueue.worker.loading import load_queues
 from aqueue.worker.supervisor import LIFELINE, UNUSABLE, Supervisor, child_command
 from aqueue.worker.worker import DEFAULT_CONCURRENCY, Worker
@@ -167,9 +168,10 @@ async def _work(worker: Worker, *, burst: bool, lifeline: str | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     try:
-        await _banner(worker)
-        if not signals:
-            await worker.run(burst=burst)
+        async with in_process(worker):
+            await _banner(worker)
+            if not signals:
+                await worker.run(burst=burst)
     finally:
         for queue in worker.queues:
             await queue.close()

@@ -5,10 +5,11 @@ look up -> decode -> context, middleware, dependencies, timeout -> call -> trans
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -24,8 +25,8 @@ from aqueue.errors import (
     RetryLater,
     UnknownTask,
 )
-from aqueue.job import Failure, Job, JobError, JobId
-from aqueue.middleware import Middleware, around_run
+from aqueue.job import Failure, Job, JobError
+from aqueue.middleware import Middleware, around_run, checked_layers, overrides
 from aqueue.queue import Queue
 from aqueue.retry import Retry, leaves, narrowed
 from aqueue.settings import Settings, seconds, ttl_ms
@@ -34,6 +35,7 @@ from aqueue.store.records import Cancelled, Completed, Failed, Lease, Limited, O
 from aqueue.store.wire import StoredCall
 from aqueue.task import Task
 from aqueue.worker.deadlines import Deadlines
+from aqueue.worker.herald import Messengers, herald_for
 from aqueue.worker.run import NAME_LIMIT, Reason, Run
 from aqueue.worker.threads import Threads
 
@@ -79,6 +81,7 @@ class Shared:
 
     threads: Threads
     deadlines: Deadlines
+    messengers: Messengers = field(default_factory=Messengers)
 
 
 class Executor:
@@ -87,7 +90,9 @@ class Executor:
     def __init__(self, queue: Queue, middleware: Sequence[Middleware], state: Any, shared: Shared) -> None:
         self._queue = queue
         self._wire = queue.wire
-        self._middleware = [*queue.middleware, *middleware]
+        layers = checked_layers([*queue.middleware, *middleware], "Worker")
+        self._around = [layer for layer in layers if overrides(layer, "around_run")]
+        self.herald = herald_for(queue, layers, shared.messengers)
         self._state = state
         self._threads = shared.threads
         self._deadlines = shared.deadlines
@@ -112,10 +117,13 @@ class Executor:
         context = self._context(plan, run.lease, call.headers.extra)
         token = current_context.set(context)
         self._deadlines.watch(run, plan.timeout)
+        if self.herald is not None:
+            run.context = context
+            self.herald.started(run)
         try:
-            return await self._attempt(plan, context, run.lease.id, call)
+            return await self._attempt(plan, context, run, call)
         except BaseException as error:  # noqa: BLE001  # the boundary of user code: nothing may pass it
-            return _translate(plan, run, error)
+            return await self._ended_in(plan, run, error)
         finally:
             self._deadlines.forget(run)
             current_context.reset(token)
@@ -137,15 +145,34 @@ class Executor:
             headers=headers,
         )
 
-    async def _attempt(self, plan: _Plan, context: Context, job_id: JobId, stored: StoredCall) -> Outcome:
+    async def _ended_in(self, plan: _Plan, run: Run, error: BaseException) -> Outcome:
+        """Say what an exception means for the job; if it was the last that is tried, tell so before that is stored."""
+        outcome, reason = _translate(plan, run, error), run.reason
+        if self.herald is None or not self.herald.keeps_errors or not isinstance(outcome, Failed | Retried):
+            return outcome
+        run.raised = error if reason is None else _timed_out(outcome.error, error)
+        if isinstance(outcome, Failed) and outcome.error.failure is Failure.EXHAUSTED:
+            self._deadlines.forget(run)
+            try:
+                await self.herald.exhausted(run, outcome)
+            except asyncio.CancelledError:  # told to stop meanwhile: who has not heard of it is told by the next run
+                return _stopped(run.reason or Reason.SHUTDOWN, plan.result_ttl_ms)
+        return outcome
+
+    async def _attempt(self, plan: _Plan, context: Context, run: Run, stored: StoredCall) -> Outcome:
         task = plan.task
         args, kwargs = stored.arguments(task.arguments)
-        if self._middleware:
-            call = partial(self._call, task, context, args, kwargs)
-            result = await around_run(self._middleware, context, call)()
+        if self._around:
+
+            async def call() -> Any:
+                run.left_out = False
+                return await self._call(task, context, args, kwargs)
+
+            run.left_out = True
+            result = await around_run(self._around, context, call)()
         else:
             result = await self._call(task, context, args, kwargs)
-        encoded = self._wire.encode_result(job_id, result, self._queue.settings.max_bytes)
+        encoded = self._wire.encode_result(run.lease.id, result, self._queue.settings.max_bytes)
         return Completed(encoded, plan.result_ttl_ms, task.name)
 
     async def _call(self, task: Task[..., Any], context: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -262,6 +289,13 @@ def _again(plan: _Plan, run: Run, error: JobError, delay: float | None) -> Outco
 def _stopped(reason: Reason, result_ttl_ms: int) -> Outcome:
     """Say what becomes of a job whose run was told to stop."""
     return Cancelled(result_ttl_ms) if reason is Reason.CANCELLED else Released()
+
+
+def _timed_out(described: JobError, cause: BaseException) -> TimeoutError:
+    """Give the error of a run whose code has only seen that it was cancelled, with the place where it was."""
+    error = TimeoutError(described.message).with_traceback(cause.__traceback__)
+    error.__cause__ = cause
+    return error
 
 
 def _described(error: BaseException, failure: Failure | None = None) -> JobError:

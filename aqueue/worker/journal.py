@@ -78,7 +78,7 @@ class Journal:
         text = ", ".join(part for part in parts if part)
         return text if len(text) <= ARGUMENTS_LIMIT else f"{text[:ARGUMENTS_LIMIT]}…"
 
-    def ended(self, queue: str, run: Run, outcome: Outcome, ran: float) -> None:
+    def ended(self, queue: str, run: Run, outcome: Outcome) -> None:
         """Write the end line of a run."""
         event, level, text, error = _told(run, outcome)
         self.tally[event] += 1
@@ -87,9 +87,9 @@ class Journal:
         if log.isEnabledFor(level):
             mark = "<-" if isinstance(outcome, Completed) else "!!"
             log.log(
-                level, "%8.3fs %s %s %s %s%s", ran, mark, run.lease.id, run.name, text,
+                level, "%8.3fs %s %s %s %s%s", run.ran, mark, run.lease.id, run.name, text,
                 f"\n{error.traceback.rstrip()}" if error is not None and self._wants_traceback(outcome, error) else "",
-                extra=_fields(queue, run, run.name, event=event, run_s=ran),
+                extra=_fields(queue, run, run.name, event=event, run_s=run.ran),
             )  # fmt: skip
 
     @staticmethod

@@ -209,13 +209,19 @@ class Lane:
         self._start(self, runs)
 
     def _note(self, turn: Turn, batch: list[Settle], asked: int) -> None:
+        herald = self.executor.herald
         for settle in batch:
             run = self.running.get(settle.id)
             if run is None or run.lease.token != settle.token:  # lost, and claimed again since
                 continue
             del self.running[settle.id]
-            if settle.id in turn.refused:
+            refused = settle.id in turn.refused
+            if refused:
                 self._journal.refused(self.name, run)
+            if herald is not None:
+                herald.settled(run, settle.outcome, refused=refused)
+        if herald is not None and (turn.expired or turn.held_back):
+            herald.passed_by(turn)
         self.has_more = self.has_more or turn.state == "MORE" or len(turn.leases) == asked
         self.paused = turn.state == "PAUSED"
         next_due = PAUSED_LOOK_SECONDS if self.paused else turn.next_due

@@ -84,3 +84,5 @@ class Maintenance:
             workers, remain = await self._lane.client.reclaim()
             for gone in workers:
                 self._journal.gone(self._lane.name, gone)
+                if self._lane.executor.herald is not None:
+                    self._lane.executor.herald.crashed(gone)

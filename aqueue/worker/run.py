@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from aqueue.context import Context
 from aqueue.store.records import Lease
 
 NAME_LIMIT: Final = 200
@@ -33,6 +34,16 @@ class Run:
     reason: Reason | None = None
     ended: bool = False
     """Its outcome is known, and noted for the next turn."""
+    began: float = 0.0
+    """By the performance counter."""
+    ran: float = 0.0
+    """Seconds, once it has ended."""
+    context: Context | None = None
+    """What its code was given, if it came to that."""
+    raised: BaseException | None = None
+    """What it raised; kept only where middleware is to be told, and only until then."""
+    left_out: bool = False
+    """A layer has answered in the job's place."""
 
     def stop(self, reason: Reason) -> None:
         """Cancel the run once; the first reason stands. A run that outlives its timeout may be told again."""

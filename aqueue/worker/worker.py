@@ -26,7 +26,7 @@ import anyio
 
 from aqueue.errors import ConfigurationError, StoreError, StoreUnavailable, shown
 from aqueue.job import WorkerId
-from aqueue.middleware import Middleware
+from aqueue.middleware import Middleware, checked_layers
 from aqueue.queue import Lifespan, Queue
 from aqueue.settings import Duration, seconds
 from aqueue.store.codec import WorkerInfo, encode_worker
@@ -36,6 +36,7 @@ from aqueue.worker.ear import Ear
 from aqueue.worker.executor import Executor, Shared
 from aqueue.worker.fetcher import Fetcher
 from aqueue.worker.heartbeat import Heartbeat
+from aqueue.worker.herald import on_duty
 from aqueue.worker.journal import Journal
 from aqueue.worker.lane import Lane
 from aqueue.worker.maintenance import Maintenance
@@ -93,7 +94,7 @@ class Worker:
         self.grace = seconds(grace, "grace")
         self.journal = Journal(show_arguments=show_arguments)
         self._lifespan = lifespan
-        self._middleware = middleware
+        self.middleware = checked_layers(middleware, "Worker")
         self._max_jobs = max_jobs
         self._fetcher: Fetcher | None = None
         self._lanes: list[Lane] = []
@@ -129,6 +130,7 @@ class Worker:
                 return
             async with AsyncExitStack() as stack:
                 self._lanes = [await self._open_lane(stack, queue, worker, fetcher, shared) for queue in self.queues]
+                await stack.enter_async_context(on_duty(self, worker, shared.messengers))
                 await self._work(fetcher, worker, burst=burst)
         finally:
             shared.deadlines.close()
@@ -164,7 +166,7 @@ class Worker:
         for lifespan in (queue.lifespan, self._lifespan):
             if lifespan is not None:
                 state = await stack.enter_async_context(lifespan())
-        executor = Executor(queue, self._middleware, state, shared)
+        executor = Executor(queue, self.middleware, state, shared)
         return Lane(
             queue.unchecked_store(), executor, worker, journal=self.journal, start=self._start, wake=fetcher.wake
         )
@@ -241,18 +243,17 @@ class Worker:
 
     async def _run(self, lane: Lane, run: Run) -> None:
         self.journal.started(lane.name, run)
-        begun = time.perf_counter()
-        outcome = await lane.executor.run(run)
-        self._ended(lane, run, outcome, time.perf_counter() - begun)
+        run.began = time.perf_counter()
+        self._ended(lane, run, await lane.executor.run(run))
 
-    def _ended(self, lane: Lane, run: Run, outcome: Outcome, ran: float) -> None:
+    def _ended(self, lane: Lane, run: Run, outcome: Outcome) -> None:
+        run.ran = time.perf_counter() - run.began if run.began else 0.0
         if isinstance(outcome, Released) and outcome.too_new:
             self.journal.too_new(lane.name)
         elif isinstance(outcome, Released) and outcome.unknown_task:
-            known = lane.executor.known()
-            self.journal.unknown_task(lane.name, run.name, lane.executor.near(run.name), known)
+            self.journal.unknown_task(lane.name, run.name, lane.executor.near(run.name), lane.executor.known())
         lane.settle(run, outcome)
-        self.journal.ended(lane.name, run, outcome, ran)
+        self.journal.ended(lane.name, run, outcome)
 
     def _without_end(self, lane: Lane, run: Run, task: asyncio.Task[None]) -> None:
         """Settle a run whose code did not: a task that is cancelled before its first step runs none of it."""
@@ -262,7 +263,7 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("the run of job %s broke down, please report this", run.lease.id, exc_info=error)
             outcome = Released(delay=BREAKDOWN_SECONDS)
-        self._ended(lane, run, outcome, 0.0)
+        self._ended(lane, run, outcome)
 
     # stopping
 

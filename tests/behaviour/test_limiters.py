@@ -23,6 +23,7 @@ from aqueue import (
     ConfigurationError,
     JobState,
     Limiter,
+    Middleware,
     Queue,
     Rate,
     RateLimited,
@@ -32,6 +33,7 @@ from aqueue import (
     Window,
     Worker,
     keeper,
+    moments,
 )
 from aqueue.limits import Limit
 
@@ -396,6 +398,28 @@ async def test_a_job_waits_visibly_for_what_it_was_told(queue: Queue, raw: redis
         await job.cancel()
         await past.cancel()
         await until_state(past, JobState.CANCELLED)
+
+
+async def test_middleware_is_told_of_a_job_that_is_turned_away(queue: Queue) -> None:
+    """Whoever watches failures must not see one here, and whoever watches limits must."""
+    told: list[tuple[str, str, float | None, str | None]] = []
+
+    class Watch(Middleware):
+        async def on_limited(self, event: moments.Limited) -> None:
+            told.append((event.job_id, event.task, event.delay, event.by))
+
+        async def on_retry(self, event: moments.Retrying) -> None:
+            pytest.fail("it has not failed")
+
+    @queue.task
+    async def push() -> None:
+        raise RateLimited(600, "crm")
+
+    async with Worker(queue, middleware=[Watch()]):
+        job = await push.enqueue()
+        await until(lambda: told, "it is told")
+    assert told == [(job.id, "push", 600, "crm")]
+    await job.cancel()
 
 
 async def test_a_plain_function_uses_it_in_its_thread_and_can_be_told_to_stop(queue: Queue, raw: redis.Redis) -> None:

@@ -146,13 +146,13 @@ envelopes = st.one_of(
 FIELDS: Final = (
     "state", "enqueued_ms", "due_ms", "expires_ms", "started_ms", "ended_ms", "attempt", "crashes", "token", "unique",
     "scope", "rank", "limits", "called", "stands", "result_ttl_ms", "failure_ttl_ms", "cancel", "waiters", "unknown_ms",
-    "rerun", "result", "error", "task",
+    "rerun", "result", "error", "task", "history",
 )  # fmt: skip
 WORDS: Final = (
     b"", b" ", b"x", b"-1", b"0", b"1", b"1.5", b"-7", b"nan", b"-nan", b"inf", b"1e400", b"0x10", b"9" * 18,
     b"9" * 400, b"\xff\xfe", b"\x00", b"running", b"queued", b"scheduled", b"completed", b"failed", b"cancelled",
     b"expired", b"w/1", b"/", b"//1", b"w/x", b"{", b"[]", b"null", b'{"type":1}', b"c.ab.1", b"g.ab.1.1", b"w.ab.0.0",
-    b"c.ab.99999999999999", b"started", b"window",
+    b"1 2 w failed 3\n{}x", b"c.ab.99999999999999", b"started", b"window",
 )  # fmt: skip
 field_values = st.sampled_from(WORDS) | st.binary(max_size=12) | st.integers().map(lambda n: str(n).encode())
 changes = st.dictionaries(

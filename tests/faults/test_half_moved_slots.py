@@ -118,6 +118,7 @@ class FullQueue:
             "purge": lambda: store.purge("waiting"),
             "purge failed": lambda: store.purge("failed"),
             "stats": store.stats,
+            "list failed": lambda: store.failures.look(None, "latest", 10),
             "list": lambda: store.list_ids(JobState.RUNNING, 0, 10),
             "examine": lambda: store.repairs.examine([running], 10),
         }

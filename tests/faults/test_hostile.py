@@ -38,6 +38,7 @@ from aqueue.ops.checkup import examine
 from aqueue.ops.site import open_site
 from aqueue.store import scripts
 from aqueue.store.client import Client
+from aqueue.store.failures import FailedEntry, Place
 from aqueue.store.permits import Holder, Permits, Turnstile
 from aqueue.store.records import Completed, Fault, NewJob, Settle
 from aqueue.store.schedules import Declaration, Slot
@@ -134,6 +135,8 @@ async def _operate(job: Job[int], queue: Queue, number: int) -> None:
     operations: tuple[Callable[[], Awaitable[object]], ...] = (
         job.status, job.info, job.cancel, lambda: job.result(timeout=0.01), lambda: queue.rerun(job.id),
         lambda: queue.delete(job.id), lambda: queue.jobs("queued"), lambda: queue.jobs("failed"), queue.stats,
+        lambda: queue.failed.list(error="x", newer_than="1h"), lambda: queue.failed.rerun(job.id, args=(1,)),
+        lambda: queue.failed.rerun_all(task="work"), queue.failed.purge,
     )  # fmt: skip
     try:
         await operations[number % len(operations)]()
@@ -246,6 +249,8 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "prune": lambda store: store.prune(),
     "stats": lambda store: store.stats(),
     "list": lambda store: store.list_ids(JobState.QUEUED, 0, 5),
+    "list_failed": lambda store: store.failures.look(None, "oldest", 5),
+    "purge_failed": lambda store: store.failures.purge([FailedEntry(Place(b"5", b"one"), "5", b"", b"")]),
     "inspect": lambda store: store.inspect([ONE]),
     "examine": lambda store: store.repairs.examine([ONE], 5),
     "mend": lambda store: store.repairs.mend([(ONE, Fault.QUEUED_NOWHERE)], 5),

@@ -35,6 +35,10 @@ async def mixed_fates(queue: Queue, count: int) -> None:
     async def wrong() -> None:
         raise Discard("of no use")
 
+    @queue.task(retry=Retry(max_attempts=2, backoff=0.05), failure_ttl=-1)
+    async def remembered() -> None:
+        raise ValueError("for ever")
+
     kinds: list[Callable[[int], Call[Any]]] = [
         fine.call,
         lambda n: fine.options(result_ttl=0).call(n),
@@ -44,6 +48,10 @@ async def mixed_fates(queue: Queue, count: int) -> None:
         lambda _: second_time.options(retry=Retry(max_attempts=2, backoff=0.1)).call(),
         lambda _: wrong.call(),
         lambda _: wrong.options(failure_ttl=0).call(),
+        lambda _: wrong.options(failure_ttl=0.5).call(),
+        lambda _: remembered.call(),
+        lambda _: remembered.options(failure_ttl=1).call(),
+        lambda _: remembered.options(failure_ttl=0).call(),
         lambda n: fine.options(delay=600).call(n),
     ]
     handles = await queue.enqueue_many(kinds[n % len(kinds)](n) for n in range(count))
@@ -57,6 +65,10 @@ async def mixed_fates(queue: Queue, count: int) -> None:
     async with Worker(queue, concurrency=100):
         while not await ended():
             await asyncio.sleep(0.05)
+        await queue.failed.rerun_all(task="remembered", delay=0.1)
+        while not await ended():
+            await asyncio.sleep(0.05)
+    assert await queue.failed.purge(task="remembered") >= count // len(kinds)  # what was to stay for ever
 
 
 def let_time_pass(client: redis.Redis, base: set[str]) -> None:

@@ -82,6 +82,7 @@ class Pair:
             store.promote, store.reclaim, store.prune, lambda: store.retire(WorkerId("nobody")),
             lambda: store.settle_and_claim(WorkerId("nobody"), 1, [], 0), lambda: queue.delete(job.id),
             lambda: queue.purge(failed=True), queue.purge,
+            queue.failed.list, queue.failed.rerun_all, queue.failed.purge,
         ]  # fmt: skip
         complaints = []
         for operation in operations:

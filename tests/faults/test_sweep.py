@@ -1,6 +1,6 @@
 """Every call of a fixed piece of work meets every fault, and each time nothing is lost, doubled or left behind.
 
-The workload makes about 130 calls of 26 kinds. The short form hits the first call of every kind in one run per fault;
+The workload makes about 200 calls of 35 kinds. The short form hits the first call of every kind in one run per fault;
 the long form hits one call per run, every one.
 """
 

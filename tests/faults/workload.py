@@ -80,7 +80,10 @@ class Workload:
 
         @self._worker.task
         async def add(context: Context, n: int) -> int:
-            history.end(started(context))
+            job_id = started(context)
+            if n < 0:
+                raise Discard("less than nothing")
+            history.end(job_id)
             return n
 
         @self._worker.task
@@ -175,8 +178,13 @@ class Workload:
             self.stage = "a job fails once"
             (again,) = await self._enqueue(self._call("second_time"))
             assert await self._result(again) == "done"
+            info = await self._insist(again.info)
+            assert info is not None
+            assert [run.outcome for run in info.history] == ["retried", "completed"]
             self.stage = "a job fails for good"
             await self._fail_and_rerun()
+            self.stage = "failed jobs are chosen"
+            await self._choose_among_the_failed()
             self.stage = "a running job is cancelled"
             await self._cancel_while_it_runs()
             self.stage = "a job is interrupted"
@@ -242,6 +250,39 @@ class Workload:
         self.history.removed.add(job.id)
         with contextlib.suppress(JobNotFound):  # the answer to a call that was sent twice: the job is gone either way
             await self._insist(lambda: self._producer.delete(job.id))
+
+    async def _choose_among_the_failed(self) -> None:
+        failed = self._producer.failed
+        (job,) = await self._enqueue(self._call("add", -1))
+        with pytest.raises(JobFailed):
+            await self._result(job)
+        page = await self._insist(lambda: failed.list(task="add", error="Discard"))
+        assert page is not None
+        assert [info.id for info in page.jobs] == [job.id]
+
+        async def change() -> None:
+            self.history.cause(job.id)
+            await failed.rerun(job.id, args=(17,), delay=0.01)
+
+        await self._insist(change, done=(ConfigurationError,))
+        assert await self._result(job) == 17
+
+        (other,) = await self._enqueue(self._call("add", -2))
+        with pytest.raises(JobFailed):
+            await self._result(other)
+
+        async def again() -> None:
+            self.history.cause(other.id)
+            await failed.rerun_all(task="add")
+
+        await self._insist(again)
+        with pytest.raises(JobFailed):
+            await self._result(other)
+        self.history.removed.add(other.id)
+        await self._insist(lambda: failed.purge(error="Discard", task="add"))
+        page = await self._insist(failed.list)
+        assert page is not None
+        assert page.jobs == []
 
     async def _cancel_while_it_runs(self) -> None:
         (job,) = await self._enqueue(self._call("gated", "cancelled"))

@@ -180,6 +180,7 @@ async def test_operators_do_all_they_are_for(urls: Urls, server: Server, raw: re
         assert job.id in (await asked("job", job.id))[1]
         assert await asked("pause", "q") == (0, "q: paused, what runs goes on\n")
         assert await asked("resume", "q") == (0, "q: resumed\n")
+        assert (await asked("jobs", "q", "--task", "broken", "--error", "OSError"))[1].count(" q ") == 1
         assert (await asked("retry", job.id))[0] == 0
         assert (await asked("cancel", job.id))[0] == 0
         assert (await asked("delete", job.id))[0] == 0
@@ -189,6 +190,7 @@ async def test_operators_do_all_they_are_for(urls: Urls, server: Server, raw: re
         assert [(row["id"], row["repaired"]) for row in seen["findings"]] == [(waiting.id, True)]
         assert not [row for row in seen["checks"] if row["check"] == "permissions"]
         assert await asked("retry", "--failed") == (0, "q: 0 failed jobs queued again\n")
+        assert await asked("purge", "q", "--failed", "--yes") == (0, "q: 0 failed jobs deleted\n")
         assert await asked("purge", "q", "--yes") == (0, "q: 2 waiting jobs deleted\n")
 
 

@@ -255,12 +255,13 @@ async def test_jobs_as_json_keep_their_keys(cli: Cli, queue: Queue) -> None:
 
     document = (await cli("jobs", "q", "--state", "failed", "--json")).document
 
-    assert set(document) == {"now", "jobs", "more"}
+    assert set(document) == {"now", "jobs", "more", "next"}
     (row,) = document["jobs"]
     assert set(row) == {
         "id", "queue", "task", "state", "attempt", "crashes", "payload", "args", "kwargs", "enqueued_at", "due_at",
         "started_at", "ended_at", "waited_s", "ran_s", "worker", "error", "failure", "result_bytes",
         "limited", "limited_by",
+        "history",
     }  # fmt: skip
     assert (row["id"], row["state"], row["args"], row["kwargs"]) == (broken.id, "failed", [0], {})
     assert set(row["error"]) == {"type", "message", "traceback"}
@@ -514,7 +515,8 @@ async def test_retry_failed_takes_all_queues_or_the_chosen_ones(cli: Cli, queue:
     await failed_jobs(other, 2)
 
     assert (await cli("retry", "--failed", "other", "--json")).document == {
-        "queues": [{"queue": "other", "retried": 2, "skipped": 0}]
+        "queues": [{"queue": "other", "retried": 2, "skipped": 0}],
+        "delay_s": 0,
     }
     answer = await cli("retry", "--failed")
 

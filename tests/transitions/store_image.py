@@ -3,7 +3,8 @@
 An image maps a key's short name to what it holds. Lists read oldest first, that is from the right. Instants are
 whole seconds from the moment of the seed, and lie on multiples of ten: an instant that a script takes from the
 server's clock a little later reads as the multiple before it, and anything else shows up as odd milliseconds.
-The lifetimes of keys stand under `ttl`. What is empty does not exist.
+The lifetimes of keys stand under `ttl`. What is empty does not exist. A job's history is a
+list here, the last run first.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ LISTS = ("queued", "suspects", "inbox")
 INSTANT_SETS = ("scheduled", "workers", "failed")
 INSTANT_TEXTS = ("paused",)
 LIFETIMES = ("result_ttl_ms", "failure_ttl_ms")
+HISTORY = "history"
 NUMBERS = ("attempt", "crashes", "cancel", "turn", *LIFETIMES)
 
 
@@ -73,10 +75,20 @@ class Store:
         elif kind in INSTANT_TEXTS:
             self._client.set(key, self.instant_ms(value))
         elif isinstance(value, Mapping):
-            fields = {field: self.instant_ms(v) if is_instant(field) else v for field, v in value.items()}
+            fields = {field: self._stored(field, v) for field, v in value.items()}
             self._client.hset(key, mapping=fields)
         else:
             self._client.set(key, value)
+
+    def _stored(self, field: str, value: Any) -> Any:
+        if field == HISTORY:
+            return "".join(map(self._stored_run, value))
+        return self.instant_ms(value) if is_instant(field) else value
+
+    def _stored_run(self, run: str) -> str:
+        started, ended, worker, outcome, told = run.split(" ", 4)
+        instants = f"{self.instant_ms(float(started))} {self.instant_ms(float(ended))}"
+        return f"{instants} {worker} {outcome} {len(told)}\n{told}"
 
     def instant_ms(self, offset: float) -> float:
         """Give the server's time so many seconds after the seed."""
@@ -119,9 +131,21 @@ class Store:
                 return self.offset(float(text)) if kind in INSTANT_TEXTS else text
 
     def _value(self, kind: str, field: str, text: str) -> Any:
+        if field == HISTORY:
+            return self._runs(text)
         if is_instant(field):
             return self.offset(float(text))
         return int(text) if kind == "stats" or field in NUMBERS else text
+
+    def _runs(self, text: str) -> list[str]:
+        runs: list[str] = []
+        while text:
+            line, _, rest = text.partition("\n")
+            started, ended, worker, outcome, length = line.split(" ")
+            times = f"{self.offset(int(started))} {self.offset(int(ended))}"
+            runs.append(f"{times} {worker} {outcome} {rest[: int(length)]}")
+            text = rest[int(length) :]
+        return runs
 
     def offset(self, instant_ms: float) -> float | str:
         """Read an instant as seconds from the seed, or as odd milliseconds where it is none of those expected."""
@@ -192,6 +216,11 @@ def suspect(job_id: str, crashes: int = 2, **fields: Any) -> Image:
 def caught(job_id: str, worker: str, **fields: Any) -> Image:
     """A job that a parked fetch has moved into the worker's inbox."""
     return {**record(job_id, "queued", **fields), f"inbox:{worker}": [job_id]}
+
+
+def ran(outcome: str, told: str = "", *, started: int = -10, ended: int = 0, worker: str = "me") -> str:
+    """One run in a job's history; `told` is its error."""
+    return f"{started} {ended} {worker} {outcome} {told}"
 
 
 def scheduled(job_id: str, due: int, **fields: Any) -> Image:

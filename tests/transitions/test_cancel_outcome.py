@@ -7,7 +7,7 @@ import pytest
 from aqueue.store.client import Client
 from aqueue.store.records import Cancelled
 from transitions.conftest import Listening
-from transitions.store_image import Store, but, running, worker
+from transitions.store_image import Store, but, ran, running, worker
 from transitions.turns import TURN_TAKEN, settle, take_turn
 
 ENDED = Cancelled(60_000)
@@ -21,7 +21,7 @@ async def test_a_cancelled_run_ends_the_job_and_counts_no_attempt(client: Client
         before,
         TURN_TAKEN,
         {
-            "job:a": {"state": "cancelled", "ended_ms": 0},
+            "job:a": {"state": "cancelled", "ended_ms": 0, "history": [ran("cancelled")]},
             "ttl": {"job:a": 60, "payload:a": 60},
             "held:me": None,
             "stats": {"cancelled": 1},

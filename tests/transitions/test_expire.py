@@ -84,3 +84,14 @@ async def test_a_job_that_was_started_in_time_does_not_expire_between_its_runs(c
     """The ttl is about the start; a retry that came to nothing would be a failure that nobody is told of."""
     store.seed(queued("a", expires_ms=-10, started_ms=-20, attempt=1), worker("me"))
     assert claimed(await take_turn(client, free=1)) == [("a", "me/2")]
+
+
+async def test_a_turn_names_the_jobs_that_expired_in_it_and_an_empty_one_says_nothing_of_them(
+    client: Client, store: Store
+) -> None:
+    """Middleware is told of them; and nobody pays for that in a turn without any."""
+    store.seed(queued("a", expires_ms=-10), queued("b"), queued("c", expires_ms=-10), worker("me"))
+    turn = await take_turn(client, free=3)
+    assert (claimed(turn), turn.expired, turn.held_back) == ([("b", "me/2")], ["a", "c"], [])
+    turn = await take_turn(client, free=3, number=3)
+    assert (turn.expired, turn.held_back) == ((), ())  # not even an empty list

@@ -10,7 +10,7 @@ import redis
 from aqueue.store.client import Client
 from aqueue.store.records import Failed
 from transitions.conftest import Listening, MakeClient
-from transitions.store_image import Store, but, failed, running, without, worker
+from transitions.store_image import Store, but, failed, ran, running, without, worker
 from transitions.turns import BOOM, BOOM_STORED, TURN_TAKEN, settle, take_turn
 
 WEEK_MS = 604_800_000
@@ -32,7 +32,13 @@ async def test_failing_keeps_error_and_envelope_among_the_failed(client: Client,
         before,
         TURN_TAKEN,
         {
-            "job:a": {"state": "failed", "ended_ms": 0, "attempt": 4, "error": BOOM_STORED},
+            "job:a": {
+                "state": "failed",
+                "ended_ms": 0,
+                "attempt": 4,
+                "error": BOOM_STORED,
+                "history": [ran("failed", BOOM_STORED)],
+            },
             "ttl": {"job:a": 604_800, "payload:a": 604_800},
             "failed": {"a": 604_800},
             "held:me": None,
@@ -96,7 +102,13 @@ async def test_the_failed_list_is_capped_and_takes_the_records_with_it(make_clie
         without(before, "job:older", "payload:older"),
         TURN_TAKEN,
         {
-            "job:a": {"state": "failed", "ended_ms": 0, "attempt": 1, "error": BOOM_STORED},
+            "job:a": {
+                "state": "failed",
+                "ended_ms": 0,
+                "attempt": 1,
+                "error": BOOM_STORED,
+                "history": [ran("failed", BOOM_STORED)],
+            },
             "ttl": {"job:a": 604_800, "payload:a": 604_800},
             "failed": {"a": 604_800, "older": None},
             "held:me": None,

@@ -10,6 +10,7 @@ import redis
 from aqueue.errors import StoreFull
 from aqueue.job import Cancellation, JobId
 from aqueue.store.client import Client
+from aqueue.store.failures import FailedEntry, Place
 from aqueue.store.records import Completed, NewJob, Released, Retried
 from transitions.store_image import Store, failed, queued, running, scheduled, worker
 from transitions.turns import BOOM, ME, claimed, settle, take_turn
@@ -31,6 +32,8 @@ async def test_every_script_survives_a_script_flush(client: Client, store: Store
         lambda: client.cancel(JobId("n")),
         lambda: client.ended([JobId("b")], "web"),
         lambda: client.rerun(JobId("f")),
+        lambda: client.failures.look(None, "latest", 5),
+        lambda: client.failures.purge([FailedEntry(Place(b"5", b"f"), "5", b"", b"")]),
         lambda: client.delete(JobId("f")),
         client.pause,
         client.resume,
@@ -83,8 +86,10 @@ async def test_a_full_server_still_keeps_the_fleet_going(client: Client, store: 
 
 async def test_a_full_server_still_obeys_its_operator(client: Client, store: Store, full: Fill) -> None:
     """Cancel, delete and purge are how an operator makes room."""
-    store.seed(queued("a"), queued("b"), queued("c"), failed("f"))
+    store.seed(queued("a"), queued("b"), queued("c"), failed("f"), failed("g", 50))
     full()
+    (entry,) = (await client.failures.look(None, "oldest", 1)).entries
+    assert await client.failures.purge([entry]) == ["deleted"]
     assert await client.cancel(JobId("a")) is Cancellation.CANCELLED
     assert await client.delete(JobId("b")) == "deleted"
     assert await client.purge("waiting") == (1, False)

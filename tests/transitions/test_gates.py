@@ -93,3 +93,11 @@ async def test_limits_that_nobody_can_read_lose_no_job(
     assert ("b", "me/2") in claimed(await take_turn(client, free=5))
     await client.settle_and_claim(WorkerId("me"), 3, [], 1)
     assert raw.exists(f"{BASE}job:a") == 1
+
+
+async def test_a_turn_names_the_jobs_that_it_holds_back(client: Client, store: Store, raw: redis.Redis) -> None:
+    """Middleware is told of them."""
+    store.seed(*(queued(job_id, **CROWD) for job_id in "abc"), worker("me"))
+    turn = await take_turn(client, free=3)
+    assert (claimed(turn), turn.held_back, turn.expired) == ([("a", "me/2")], ["b", "c"], [])
+    raw.delete(PERMITS, f"{BASE}waiting:aa", f"{BASE}held_back")

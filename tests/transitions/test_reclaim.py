@@ -9,7 +9,7 @@ import redis
 
 from aqueue.store.client import BATCH, Client
 from transitions.conftest import Listening, MakeClient
-from transitions.store_image import BASE, Store, but, caught, failed, queued, running, worker
+from transitions.store_image import BASE, Store, but, caught, failed, queued, ran, running, worker
 
 GONE_WORKER = {"workers": {"me": None}, "worker:me": None, "held:me": None}
 WORKERS_PER_CALL = 10
@@ -26,7 +26,11 @@ async def test_a_dead_workers_job_goes_to_the_front_with_a_crash(client: Client,
     assert store.dump() == but(
         before,
         GONE_WORKER,
-        {"job:a": {"state": "queued", "crashes": 1, "token": None}, "queued": ["a", "b"], "stats": {"crashed": 1}},
+        {
+            "job:a": {"state": "queued", "crashes": 1, "token": None, "history": [ran("crashed")]},
+            "queued": ["a", "b"],
+            "stats": {"crashed": 1},
+        },
     )
 
 
@@ -65,7 +69,7 @@ async def test_one_crash_from_the_limit_a_job_becomes_a_suspect(client: Client, 
         before,
         GONE_WORKER,
         {
-            "job:a": {"state": "queued", "crashes": 2, "token": None},
+            "job:a": {"state": "queued", "crashes": 2, "token": None, "history": [ran("crashed")]},
             "suspects": ["a"],
             "queued": ["wake"],
             "workers": None,
@@ -92,7 +96,14 @@ async def test_at_the_crash_limit_a_job_fails_with_the_evidence(
         before,
         GONE_WORKER,
         {
-            "job:a": {"state": "failed", "crashes": 3, "ended_ms": 0, "waiters": None, "token": None},
+            "job:a": {
+                "state": "failed",
+                "crashes": 3,
+                "ended_ms": 0,
+                "waiters": None,
+                "token": None,
+                "history": [ran("crashed")],
+            },
             "ttl": {"job:a": 604_800, "payload:a": 604_800},
             "failed": {"a": 604_800},
             "unique:k": None,
@@ -138,7 +149,7 @@ async def test_a_job_that_was_to_be_cancelled_is_cancelled(client: Client, store
         before,
         GONE_WORKER,
         {
-            "job:a": {"state": "cancelled", "ended_ms": 0, "waiters": None, "token": None},
+            "job:a": {"state": "cancelled", "ended_ms": 0, "waiters": None, "token": None, "history": [ran("crashed")]},
             "ttl": {"job:a": 3600, "payload:a": 3600},
             "unique:k": None,
             "workers": None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aqueue.store.client import Client
 from aqueue.store.records import Released
 from transitions.conftest import Listening
-from transitions.store_image import Store, but, queued, running, worker
+from transitions.store_image import Store, but, queued, ran, running, worker
 from transitions.turns import BOOM, BOOM_STORED, TURN_TAKEN, claimed, settle, take_turn
 
 FRONT = Released()
@@ -109,7 +109,7 @@ async def test_a_job_that_was_to_be_cancelled_is_not_handed_on(
         before,
         TURN_TAKEN,
         {
-            "job:a": {"state": "cancelled", "ended_ms": 0, "waiters": None},
+            "job:a": {"state": "cancelled", "ended_ms": 0, "waiters": None, "history": [ran("cancelled")]},
             "held:me": None,
             "ttl": {"job:a": 3600, "payload:a": 3600},
             "stats": {"cancelled": 1},

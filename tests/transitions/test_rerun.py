@@ -7,6 +7,7 @@ import redis
 
 from aqueue.job import JobId
 from aqueue.store.client import Client
+from aqueue.store.failures import Again
 from aqueue.store.records import Failed
 from transitions.store_image import BASE, Image, Store, but, ended, failed, queued, running, scheduled, worker
 from transitions.turns import BOOM, claimed, settle, take_turn
@@ -130,3 +131,64 @@ async def test_a_cancelled_job_that_is_run_again_runs_once(client: Client, store
     await client.rerun(A)
     assert store.dump()["queued"] == ["a", "a"]
     assert claimed(await take_turn(client, free=5)) == [("a", "me/2")]
+
+
+# several at once, after a delay, with other arguments
+
+
+async def test_a_delayed_rerun_waits_for_its_time(client: Client, store: Store) -> None:
+    """And sent twice it answers as the first."""
+    before = store.seed(failed("a"), failed("b"))
+    for _ in range(2):
+        assert await client.failures.rerun([Again(A)], "once", 60_000) == ["scheduled"]
+    assert store.dump() == but(
+        {**before, "job:a": {"state": "scheduled", "enqueued_ms": -60, "due_ms": 60, "rerun": "once"}},
+        {
+            "ttl": {"job:a": None, "payload:a": None},
+            "failed": {"a": None},
+            "scheduled": {"a": 60},
+            "queued": ["wake"],
+            "stats": {"rerun": 1},
+        },
+    )
+
+
+async def test_other_arguments_take_their_place_with_the_rerun(client: Client, store: Store) -> None:
+    """In one step: no run may begin with the old ones, and no failed job be left with the new ones."""
+    store.seed(failed("a", limits="c.aa.1"), failed("b", limits="c.aa.1"), failed("c", limits="c.aa.1"))
+    changed = [
+        Again(A, envelope=b"new a", limits="c.bb.1"),
+        Again(JobId("b"), envelope=b"new b", limits=""),
+        Again(JobId("c"), envelope=b"new c"),
+    ]
+    for _ in range(2):
+        assert await client.failures.rerun(changed, "once") == ["queued"] * 3
+        image = store.dump()
+        assert [image[f"payload:{job_id}"] for job_id in "abc"] == ["new a", "new b", "new c"]
+        assert [image[f"job:{job_id}"].get("limits") for job_id in "abc"] == ["c.bb.1", None, "c.aa.1"]
+        assert image["queued"] == ["a", "b", "c"]
+        assert "ttl" not in image
+
+
+async def test_new_arguments_of_a_refused_job_are_not_stored(client: Client, store: Store) -> None:
+    """They would be run by whoever runs it next."""
+    before = store.seed(queued("a"))
+    assert await client.failures.rerun([Again(A, envelope=b"new")], "once") == ["unfinished"]
+    assert store.dump() == before
+
+
+async def test_only_the_failure_that_was_looked_at_is_run_again(client: Client, store: Store) -> None:
+    """Between the look and the rerun it may have been run by somebody else, and failed for another reason."""
+    store.seed(failed("a"), failed("b"), ended("c", "cancelled"))
+    since = str(int(store.instant_ms(-10)))
+    again = [Again(A, since), Again(JobId("b"), "1"), Again(JobId("c"), since), Again(JobId("d"), since)]
+    assert await client.failures.rerun(again, "once") == ["queued", "changed", "changed", "missing"]
+    assert store.dump()["queued"] == ["a"]
+
+
+async def test_a_damaged_record_costs_its_neighbours_nothing(client: Client, store: Store, raw: redis.Redis) -> None:
+    """Five hundred jobs are to run again; one of them was overwritten by somebody."""
+    store.seed(failed("a"), failed("c"))
+    raw.set(f"{BASE}job:b", "text", ex=60)
+    words = await client.failures.rerun([Again(JobId(job_id)) for job_id in "abc"], "once")
+    assert words == ["queued", "damaged", "queued"]

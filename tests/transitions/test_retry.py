@@ -5,7 +5,7 @@ from __future__ import annotations
 from aqueue.store.client import Client
 from aqueue.store.records import Retried
 from transitions.conftest import Listening
-from transitions.store_image import Store, but, queued, running, scheduled, worker
+from transitions.store_image import Store, but, queued, ran, running, scheduled, worker
 from transitions.turns import BOOM, BOOM_STORED, TURN_TAKEN, claimed, settle, take_turn
 
 
@@ -23,7 +23,13 @@ async def test_a_retry_schedules_the_job_and_counts_the_attempt(client: Client, 
         before,
         TURN_TAKEN,
         {
-            "job:a": {"state": "scheduled", "attempt": 2, "due_ms": 60, "error": BOOM_STORED},
+            "job:a": {
+                "state": "scheduled",
+                "attempt": 2,
+                "due_ms": 60,
+                "error": BOOM_STORED,
+                "history": [ran("retried", BOOM_STORED)],
+            },
             "scheduled": {"a": 60},
             "queued": ["wake"],
             "held:me": None,
@@ -50,7 +56,13 @@ async def test_a_retry_without_delay_waits_behind_the_others(client: Client, sto
         before,
         TURN_TAKEN,
         {
-            "job:a": {"state": "queued", "attempt": 1, "due_ms": 0, "error": BOOM_STORED},
+            "job:a": {
+                "state": "queued",
+                "attempt": 1,
+                "due_ms": 0,
+                "error": BOOM_STORED,
+                "history": [ran("retried", BOOM_STORED)],
+            },
             "queued": ["b", "a"],
             "held:me": None,
             "stats": {"retried": 1},
@@ -74,7 +86,13 @@ async def test_a_retry_that_is_not_the_next_due_wakes_nobody(client: Client, sto
         before,
         TURN_TAKEN,
         {
-            "job:a": {"state": "scheduled", "attempt": 1, "due_ms": 60, "error": BOOM_STORED},
+            "job:a": {
+                "state": "scheduled",
+                "attempt": 1,
+                "due_ms": 60,
+                "error": BOOM_STORED,
+                "history": [ran("retried", BOOM_STORED)],
+            },
             "scheduled": {"a": 60},
             "held:me": None,
             "stats": {"retried": 1},
@@ -105,7 +123,12 @@ async def test_a_job_that_was_to_be_cancelled_gets_no_other_run(
         before,
         TURN_TAKEN,
         {
-            "job:a": {"state": "cancelled", "ended_ms": 0, "waiters": None},
+            "job:a": {
+                "state": "cancelled",
+                "ended_ms": 0,
+                "waiters": None,
+                "history": [ran("cancelled", BOOM_STORED)],
+            },
             "unique:k": None,
             "held:me": None,
             "ttl": {"job:a": 3600, "payload:a": 3600},

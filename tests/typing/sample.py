@@ -5,10 +5,12 @@ A line that is to be refused ends in `# refused`; `reveal_type` lines name the t
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import reveal_type
 
-from aqueue import Context, Depends, Job, Queue, Retry, Task, Worker, enqueue
+from aqueue import Context, Depends, Job, Middleware, Queue, Retry, Task, Worker, enqueue, moments
+from aqueue.middlewares import Correlation, ErrorReporter, Metrics, Observation, OnExhausted
 
 queue = Queue("default")
 
@@ -130,3 +132,41 @@ def handles_are_covariant(job: Job[bool]) -> Job[int]:
 def tasks_are_values(task: Task[[int], float]) -> None:
     tasks_are_values(plain)
     tasks_are_values(stored)  # refused
+
+
+class Layer(Middleware):
+    async def on_completed(self, event: moments.Completed) -> None:
+        reveal_type(event.ran)  # float
+        reveal_type(event.job_id)  # JobId
+        print(event.delay)  # refused
+        event.task = "other"  # refused
+
+    async def on_failed(self, event: moments.Failed) -> None:
+        reveal_type(event.error)  # BaseException | None
+
+    async def on_retry(self, event: moments.Failed) -> None: ...  # refused
+
+    def on_started(self, event: moments.Started) -> None: ...  # refused
+
+
+def takes_error(error: BaseException) -> str | None: ...
+
+
+def takes_event(error: BaseException, event: moments.Unsuccessful) -> None: ...
+
+
+async def takes_exhausted(event: moments.Exhausted) -> None: ...
+
+
+def observe(seen: Observation) -> None: ...
+
+
+def layers(request_id: ContextVar[str], maybe: ContextVar[int | None]) -> None:
+    Queue("q", middleware=[Layer(), Correlation(request_id), Correlation(maybe)])
+    Worker(queue, middleware=[ErrorReporter(takes_error), ErrorReporter(takes_event), OnExhausted(takes_exhausted)])
+    Worker(queue, middleware=[Metrics(observe)])
+    Queue("q", middleware=[Layer])  # refused
+    Worker(queue, middleware=["layer"])  # refused
+    ErrorReporter(takes_exhausted)  # refused
+    OnExhausted(takes_error)  # refused
+    Metrics(takes_exhausted)  # refused

@@ -23,6 +23,7 @@
 --- @include limiting
 --- @include finish
 --- @include bury
+--- @include noting
 --- @include give_back
 
 -- Ended workers that one call looks at.
@@ -39,7 +40,11 @@ local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held
 
 local function crashed(id, name)
   local job = locate(at, id)
-  if redis.call('HGET', job.record, 'state') ~= 'running' or not let_go(job, stats, now, result_ttl_ms) then
+  if redis.call('HGET', job.record, 'state') ~= 'running' then
+    return nil
+  end
+  note(job.record, now, name, 'crashed', '')
+  if not let_go(job, stats, now, result_ttl_ms) then
     return nil
   end
   local crashes = increase(job.record, 'crashes')

@@ -28,10 +28,12 @@
 -- ITEM id         str
 -- ITEM token      str   handed out by the claim
 -- ITEM ending     str   four words: outcome, of completed | retried | failed | cancelled | released | limited; delay_ms;
---                       ttl_ms, where 0 keeps nothing and -1 is for ever; task of a completed run, else empty
+--                       ttl_ms, where 0 keeps nothing and -1 is for ever; and what is told of the run: of a completed one
+--                       its task, of a failed one type and message of its error, in short
 -- ITEM body       str   result, error, why it is released, or by what it is limited
 -- RETURNS ids refused with a lost lease | ids leased | their facts (leasing) | their envelopes | now
 --         | ms until the next job is due, -1 none | OK PAUSED MORE
+--         | ids expired and ids held back by a limit, where there are any
 --- @include clock
 --- @include counting
 --- @include queueing
@@ -40,6 +42,7 @@
 --- @include limiting
 --- @include finish
 --- @include bury
+--- @include noting
 --- @include promoting
 --- @include outcomes
 --- @include settling
@@ -50,7 +53,7 @@
 local token = me .. '/' .. turn
 local mine = redis.call('HMGET', worker, 'turn', 'suspect', 'refused')
 local at = {
-  prefix = prefix, queued = queued, suspects = suspects, ranked = ranked, held_back = held_back, timers = timers,
+  me = me, prefix = prefix, queued = queued, suspects = suspects, ranked = ranked, held_back = held_back, timers = timers,
   scheduled = scheduled, inbox = inbox, held = held, worker = worker, failed = failed, stats = stats, now = now_ms(), suspect = mine[2], crash_limit = crash_limit,
   result_ttl_ms = result_ttl_ms, failed_cap = failed_cap, front = {},
 }
@@ -154,4 +157,5 @@ if redis.call('EXISTS', timers) == 1 then
   next_due = next_due < 0 and opens or math.min(next_due, opens)
 end
 
-return { refused, leased, facts, envelopes, at.now, next_due, is_paused and 'PAUSED' or more and 'MORE' or 'OK' }
+local passed_by = at.passed_by and { at.passed_by.expired, at.passed_by.held_back }
+return { refused, leased, facts, envelopes, at.now, next_due, is_paused and 'PAUSED' or more and 'MORE' or 'OK', passed_by }

@@ -23,6 +23,12 @@ local function give_key_away(at, id, record, digest)
   redis.call('HDEL', record, 'unique')
 end
 
+-- Jobs without a lease that are told of all the same.
+local function pass_by(at, kind, id)
+  at.passed_by = at.passed_by or { expired = {}, held_back = {} }
+  table.insert(at.passed_by[kind], id)
+end
+
 -- Answers what the lease is to say of the job, or nil where there is nothing to run.
 local function begin(at, id, record, token)
   local fields = redis.call('HGETALL', record)
@@ -35,6 +41,7 @@ local function begin(at, id, record, token)
     if seen.expires_ms and not seen.started_ms and number(seen.expires_ms) <= at.now then
       finish(locate(at, id), 'expired', at.now, at.result_ttl_ms, {})
       tally(at.stats, 'expired')
+      pass_by(at, 'expired', id)
       return nil
     end
     local crashes = number(seen.crashes)
@@ -44,6 +51,7 @@ local function begin(at, id, record, token)
       return nil
     end
     if seen.limits and not admit(at, id, record, seen, token .. id) then
+      pass_by(at, 'held_back', id)
       return nil
     end
     if is_suspect then

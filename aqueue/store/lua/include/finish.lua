@@ -34,17 +34,18 @@ local function free_key(job, state, digest, scope)
   end
 end
 
--- job: {at, id, record, payload}; fields: flat list to store with the end; ttl_ms: -1 for ever, 0 not at all
-local function finish(job, state, now, ttl_ms, fields)
+-- job: {at, id, record, payload}; fields: flat list to store with the end; ttl_ms: -1 for ever, 0 not at all; noted: called if runs
+-- before were noted, so that this one is, too
+local function finish(job, state, now, ttl_ms, fields, noted)
   local seen = redis.call('HMGET', job.record, 'unique', 'waiters', state == 'failed' and 'failure_ttl_ms' or 'result_ttl_ms',
-    'limits', 'scope')
+    'limits', 'scope', 'history')
   local own_ms = tonumber(seen[3] or nil)
   if own_ms == math.floor(own_ms or 0) and own_ms >= -1 and own_ms <= LONGEST_MS then -- else the record is damaged
     ttl_ms = own_ms
   end
   if ttl_ms == 0 then
     redis.call('DEL', job.payload)
-    redis.call('HDEL', job.record, 'error', 'result')
+    redis.call('HDEL', job.record, 'error', 'result', 'history')
     redis.call('HSET', job.record, 'state', state, 'ended_ms', now)
     redis.call('PEXPIRE', job.record, STUB_MS)
   else
@@ -54,6 +55,9 @@ local function finish(job, state, now, ttl_ms, fields)
       redis.call('DEL', job.payload)
     else
       keep(job.payload, ttl_ms)
+    end
+    if seen[6] and noted then
+      noted()
     end
   end
   if seen[1] then

@@ -8,8 +8,8 @@ local endings = {}
 local function ending(words)
   local known = endings[words]
   if not known then
-    local outcome, delay_ms, ttl_ms, task = string.match(words, '^(%S+) (%S+) (%S+) (.*)$')
-    known = { outcome = outcome, delay_ms = number(delay_ms), ttl_ms = number(ttl_ms), task = task }
+    local outcome, delay_ms, ttl_ms, told = string.match(words, '^(%S+) (%S+) (%S+) (.*)$')
+    known = { outcome = outcome, delay_ms = number(delay_ms), ttl_ms = number(ttl_ms), told = told }
     endings[words] = known
   end
   return known
@@ -24,7 +24,7 @@ local function complete_plain(at, record, run, body)
   if run.ttl_ms <= 0 or redis.pcall('HLEN', record) ~= PLAIN_FIELDS then
     return false
   end
-  redis.call('HSET', record, 'state', 'completed', 'ended_ms', at.now, 'result', body, 'task', run.task)
+  redis.call('HSET', record, 'state', 'completed', 'ended_ms', at.now, 'result', body, 'task', run.told)
   redis.call('PEXPIRE', record, run.ttl_ms)
   return true
 end
