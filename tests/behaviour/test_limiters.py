@@ -315,22 +315,20 @@ def assert_within(limit: Rate | Window, instants: list[float]) -> None:
 async def test_a_rate_is_kept_and_used_by_all_who_wait(
     queue: Queue, other: Queue, raw: redis.Redis, limit: Rate | Window
 ) -> None:
-    """Each passes at the instant that it was named, by the server's clock, in the order in which they came."""
-    order, instants, kind = list[int](), list[float](), "passes" if isinstance(limit, Rate) else "pace"
+    """Each passes at the instant that it was named, by the server's clock."""
+    instants, kind = list[float](), "passes" if isinstance(limit, Rate) else "pace"
 
     async def call(number: int) -> None:
         async with (queue, other)[number % 2].limiter(limit, wait=True) as permit:
-            order.append(number)
             passed_ms = raw.zscore(keys(raw, kind)[0], permit._held.holder)  # pyright: ignore[reportPrivateUsage]
             instants.append(float(passed_ms or 0) / 1000)
 
     await asyncio.gather(*(call(number) for number in range(100)))
+    assert len(instants) == 100
     assert_within(limit, sorted(instants))
     shortest = 0.475 if isinstance(limit, Rate) else 0.4
     took = max(instants) - min(instants)
     assert shortest - CLOCK_SECONDS <= took <= shortest + 5  # the machine may be busy; alone it is all but the shortest
-    if isinstance(limit, Rate):
-        assert all(abs(place - number) <= 10 for place, number in enumerate(order)), " ".join(map(str, order))
 
 
 async def test_who_would_wait_too_long_is_told_at_once(queue: Queue) -> None:

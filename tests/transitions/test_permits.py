@@ -225,6 +225,22 @@ async def test_each_who_waits_for_a_rate_has_an_instant_of_its_own(permits: Perm
     assert_all_expire(raw)
 
 
+@pytest.mark.parametrize("gate", [HOURLY, TWO_AT_ONCE], ids=["rate", "concurrency"])
+async def test_who_comes_within_one_millisecond_stands_in_order_too(
+    permits: Permits, raw: redis.Redis, gate: Turnstile
+) -> None:
+    """Else two would be named the same instant, and one of them would come in vain."""
+    for n in range(2):
+        await permits.acquire(gate, who(n))
+    holders = [who(100 - n) for n in range(40)]  # whose names sort the other way round
+    answers = await asyncio.gather(*(permits.acquire(gate, holder, wait_ms=-1) for holder in holders))
+    assert in_line(raw, gate.digest) == holders
+    if gate is HOURLY:
+        assert [hours(answer) for answer in answers] == list(range(1, 41))
+        again = await asyncio.gather(*(permits.acquire(gate, holder, wait_ms=-1) for holder in reversed(holders)))
+        assert [hours(answer) for answer in again] == list(range(40, 0, -1))
+
+
 async def test_each_who_waits_for_a_window_has_an_instant_of_its_own(permits: Permits, raw: redis.Redis) -> None:
     """As many as the limit pass when those before them are out of the window, and so on."""
     for n in range(2):
