@@ -45,6 +45,7 @@ from aqueue.keyring import Encryption, Signing
 from aqueue.limiters import Limiter, Permit
 from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
+from aqueue.pausing import Paused
 from aqueue.queue import Queue, enqueue
 from aqueue.retry import Retry
 from aqueue.settings import Settings
@@ -82,6 +83,7 @@ __all__ = [
     "Limiter",
     "Middleware",
     "NotSerializable",
+    "Paused",
     "PayloadRefused",
     "Permit",
     "Queue",

@@ -20,6 +20,7 @@ from aqueue.limiters import Limiting
 from aqueue.middleware import Middleware, Outgoing, around_enqueue, checked_layers
 from aqueue.opening import Opening
 from aqueue.options import Options, TaskOptions, make_task_options
+from aqueue.pausing import Pausing
 from aqueue.schedule import Schedule
 from aqueue.scheduling import Scheduling
 from aqueue.settings import Settings
@@ -44,7 +45,7 @@ Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 log = logging.getLogger("aqueue")
 
 
-class Queue(Scheduling, Limiting):
+class Queue(Scheduling, Pausing, Limiting):
     """One name in Redis: one FIFO of jobs, with the tasks that may run on it.
 
     Opening needs no ceremony: the first await connects, `async with queue:` or `await queue.close()` gives the
@@ -311,14 +312,6 @@ class Queue(Scheduling, Limiting):
     async def stats(self) -> QueueStats:
         """Count what the queue holds."""
         return await (await self.store()).stats()
-
-    async def pause(self) -> bool:
-        """Let no further job start, on any worker; return whether that is a change."""
-        return await (await self.store()).pause()
-
-    async def resume(self) -> bool:
-        """Let jobs start again; return whether that is a change."""
-        return await (await self.store()).resume()
 
     async def purge(self, *, failed: bool = False) -> int:
         """Delete all waiting jobs, or all failed ones; return how many."""

@@ -121,6 +121,14 @@ class Task(Generic[P, R]):
         """
         return await self.queue.submit(self.call(*args, **kwargs))
 
+    async def pause(self) -> bool:
+        """Let no further job of this task start, on any worker; return whether that is a change."""
+        return await self.queue.pause(self.name)
+
+    async def resume(self) -> bool:
+        """Let jobs of this task start again, those that were set aside first; return whether that is a change."""
+        return await self.queue.resume(self.name)
+
     def options(self, *, queue: Queue | None = None, **given: Unpack[CallOptions]) -> Task[P, R]:
         """Return a copy whose calls are stored with these options.
 

@@ -9,7 +9,7 @@ import redis
 
 BOUNDED = (
     "queues", "stats", "paused", "queued", "ranked", "scheduled", "suspects", "failed", "held_back", "timers",
-    "schedules",
+    "schedules", "shelves",
 )  # fmt: skip
 UNFINISHED = {"scheduled", "queued", "running"}
 
@@ -34,9 +34,14 @@ def leaks(client: redis.Redis, prefix: str = "aqueue") -> list[str]:
             continue
         if kind in ("worker", "held", "inbox") and client.zscore(f"{base}}}:workers", rest) is not None:
             continue
-        if kind in ("waiting", "permits"):
-            members = client.zrange(key, 0, -1) if kind == "waiting" else client.smembers(key)
-            if all(client.hget(f"{base}}}:job:{member}", "state") in UNFINISHED for member in map(str, members)):
-                continue
+        if kind in ("waiting", "permits", "shelf") and _holds_unfinished(client, base, key, kind, rest):
+            continue
         found.append(f"{key} ({client.type(key)!r})")
     return found
+
+
+def _holds_unfinished(client: redis.Redis, base: str, key: str, kind: str, rest: str) -> bool:
+    if kind == "shelf" and not client.hexists(f"{base}}}:shelves", rest):  # no claim and no resume will look there
+        return False
+    members = client.smembers(key) if kind == "permits" else client.zrange(key, 0, -1)
+    return all(client.hget(f"{base}}}:job:{member}", "state") in UNFINISHED for member in map(str, members))

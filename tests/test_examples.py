@@ -135,6 +135,18 @@ def test_the_rules_of_retries_are_as_told(tmp_path: Path) -> None:
         assert "\n".join(printed) in Path(example("retry_rules")).read_text()
 
 
+def test_a_paused_task_weights_and_a_cap_are_as_told(tmp_path: Path) -> None:
+    """In a second run, too."""
+    for _ in range(2):
+        assert run(tmp_path, example("pausing")).stdout.splitlines() == [
+            "set aside: {'mail': 3}",
+            "while mail is paused: report report",
+            "after the resume: mail 1, mail 2, mail 3, report",
+            "of the first 12 starts: {'high': 8, 'default': 4}",
+            "of default at once, with ten free slots: 2",
+        ]
+
+
 def test_order_uniqueness_and_limits_are_as_told(tmp_path: Path) -> None:
     """A second run must not meet what the first has left."""
     for _ in range(2):

@@ -237,6 +237,10 @@ def _troubles(stats: QueueStats, settings: Settings, idle: Sequence[str]) -> Ite
         longest, held = max(-worker.lease_left for worker in silent), sum(worker.running for worker in silent)
         text = f"{count(len(silent), 'worker')} silent for {duration(longest)} beyond the lease, {held} running there"
         yield row("workers", Level.PROBLEM, f"{text}; start a worker, which takes its jobs back")
+    for one in stats.shelves:
+        if one.paused_for is not None:
+            text = f"task {one.task} paused for {duration(one.paused_for)} with {one.jobs} set aside"
+            yield row("paused", Level.WARNING, f"{text}; `aqueue resume {stats.name} --task {one.task}`")
     if stats.paused:
         yield row("paused", Level.WARNING, f"paused with {stats.queued} queued; `aqueue resume {stats.name}`")
     elif stats.queued and not live:

@@ -22,6 +22,7 @@ from aqueue.ops.command import (
     Prefix,
     SomeIds,
     SomeNames,
+    TaskName,
     Url,
     Where,
     act,
@@ -111,16 +112,20 @@ def delete(ids: SomeIds, *, url: Url = None, prefix: Prefix = None, as_json: Jso
     act(Where(url, prefix), ids, Site.delete, as_json=as_json)
 
 
-@app.command(**examples("aqueue pause default"))
-def pause(queues: SomeNames, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Let no further job start; those that run go on."""
-    show(ask(Where(url, prefix), lambda site: site.pause(queues)), render.show_paused, as_json=as_json)
+@app.command(**examples("aqueue pause default", "aqueue pause default --task send_mail"))
+def pause(
+    queues: SomeNames, *, task: TaskName = None, url: Url = None, prefix: Prefix = None, as_json: Json = False
+) -> None:
+    """Let no job start, or none of one task; what runs goes on."""
+    show(ask(Where(url, prefix), lambda site: site.pause(queues, task)), render.show_paused, as_json=as_json)
 
 
-@app.command(**examples("aqueue resume default"))
-def resume(queues: SomeNames, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Let jobs of paused queues start again."""
-    show(ask(Where(url, prefix), lambda site: site.resume(queues)), render.show_paused, as_json=as_json)
+@app.command(**examples("aqueue resume default", "aqueue resume default --task send_mail"))
+def resume(
+    queues: SomeNames, *, task: TaskName = None, url: Url = None, prefix: Prefix = None, as_json: Json = False
+) -> None:
+    """Let jobs of paused queues, or of one paused task, start again."""
+    show(ask(Where(url, prefix), lambda site: site.resume(queues, task)), render.show_paused, as_json=as_json)
 
 
 app.command(**failed_commands.PURGE)(failed_commands.purge)

@@ -36,6 +36,9 @@ Prefix = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", show_default=False, help="print one JSON document")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="QUEUE", show_default=False, help="[all]")]
+TaskName = Annotated[
+    str | None, typer.Option("--task", metavar="NAME", show_default=False, help="jobs of this task only")
+]
 SomeNames = Annotated[list[str], typer.Argument(metavar="QUEUE", show_default=False)]
 SomeIds = Annotated[list[str], typer.Argument(metavar="ID", show_default=False)]
 

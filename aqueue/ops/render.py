@@ -31,12 +31,15 @@ from aqueue.ops.reports import (
     Stats,
     WorkerRow,
 )
+from aqueue.worker.lines import spelled
 
 PIPE_WIDTH: Final = 10_000
 """Columns of what is no terminal: whoever reads a pipe wants whole lines."""
 LABEL_WIDTH: Final = len("enqueued") + 2
 LEVEL_WIDTH: Final = len("repaired") + 2
 CHECK_WIDTH: Final = len("permissions") + 2
+TASKS_SHOWN: Final = 3
+"""Paused tasks in a table; --json has all of them."""
 FINDINGS_SHOWN: Final = 20
 """Damage comes in thousands where it comes at all; the first ones tell its kind."""
 MINUTE: Final = 60
@@ -138,14 +141,28 @@ def show_schedules(out: Console, found: Schedules) -> None:
 def _queue_cells(row: QueueRow) -> list[Text]:
     return [
         Text(row.queue, style="bold"),
-        Text(f"{row.queued} ({row.held_back} held back)" if row.held_back else str(row.queued)),
+        Text(_queued(row)),
         Text(str(row.scheduled)),
         Text(str(row.running)),
         Text(str(row.failed), style="red" if row.failed else ""),
-        Text("paused" if row.paused else "-", style="yellow" if row.paused else ""),
+        Text(_paused(row), style="yellow" if row.paused or row.paused_tasks else ""),
         Text("-" if row.oldest_s is None else duration(row.oldest_s)),
         Text(str(row.workers), style="" if row.workers else "yellow"),
     ]
+
+
+def _queued(row: QueueRow) -> str:
+    apart = ((row.held_back, "held back"), (row.shelved, "shelved"))
+    words = ", ".join(f"{number} {what}" for number, what in apart if number)
+    return f"{row.queued} ({words})" if words else str(row.queued)
+
+
+def _paused(row: QueueRow) -> str:
+    if row.paused:
+        return "paused"
+    names = list(row.paused_tasks)
+    more = f" and {len(names) - TASKS_SHOWN} more" if len(names) > TASKS_SHOWN else ""
+    return plain(", ".join(names[:TASKS_SHOWN]) + more) if names else "-"
 
 
 def _worker_cells(row: WorkerRow) -> list[Text]:
@@ -155,7 +172,7 @@ def _worker_cells(row: WorkerRow) -> list[Text]:
         Text(f"{plain(row.host)}:{row.pid}", style="bold"),
         Text(f"{row.running}/{row.concurrency}"),
         Text(lease, style="red" if silent else ""),
-        Text(", ".join(row.queues)),
+        Text(", ".join(spelled(name, row.weights.get(name), row.caps.get(name)) for name in row.queues)),
     ]
 
 
@@ -315,7 +332,8 @@ def show_paused(out: Console, done: QueuesPaused) -> None:
     for row in done.queues:
         now = "paused, what runs goes on" if row.paused else "resumed"
         was = "was paused already" if row.paused else "was not paused"
-        out.print(f"{row.queue}: {now if row.changed else was}")
+        what = f"task {row.task} " if row.task else ""
+        out.print(f"{row.queue}: {what}{now if row.changed else was}", soft_wrap=True)
 
 
 def show_purged(out: Console, done: QueuesPurged) -> None:

@@ -16,15 +16,20 @@ from aqueue.job import Attempt, JobError, JobInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueRow:
-    """One queue; `workers` counts the live ones, `held_back` those of the queued that wait for a limit."""
+    """One queue; `workers` counts the live ones, `held_back` those of the queued that wait for a limit.
+
+    `shelved` are those of the queued whose task is paused, or was: `paused_tasks` says how many of each paused one.
+    """
 
     queue: str
     queued: int
     held_back: int
+    shelved: int
     scheduled: int
     running: int
     failed: int
     paused: bool
+    paused_tasks: dict[str, int]
     oldest_s: float | None
     workers: int
     counters: dict[str, int]
@@ -32,7 +37,10 @@ class QueueRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRow:
-    """One worker over all its queues; a negative `lease_s` says for how long it has been silent beyond its lease."""
+    """One worker over all its queues; a negative `lease_s` says for how long it has been silent beyond its lease.
+
+    `weights` and `caps` name the queues that have one at this worker.
+    """
 
     worker: str
     host: str
@@ -42,6 +50,8 @@ class WorkerRow:
     running: int
     concurrency: int
     lease_s: float
+    weights: dict[str, int]
+    caps: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,9 +227,10 @@ class QueuesRetried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePaused:
-    """Whether a queue is paused now, and whether that is a change."""
+    """Whether a queue, or one task of it, is paused now, and whether that is a change."""
 
     queue: str
+    task: str | None
     paused: bool
     changed: bool
 

@@ -179,18 +179,22 @@ class Site:
 
     # changing queues
 
-    async def pause(self, names: Sequence[str]) -> QueuesPaused:
-        """Let no further job start."""
-        chosen = self.chosen(names)
+    async def pause(self, names: Sequence[str], task: str | None = None) -> QueuesPaused:
+        """Let no further job start, or none of one task."""
         return QueuesPaused(
-            queues=[QueuePaused(queue=one.name, paused=True, changed=await one.pause()) for one in chosen]
+            queues=[
+                QueuePaused(queue=one.name, task=task, paused=True, changed=await one.pause(task))
+                for one in self.chosen(names)
+            ]
         )
 
-    async def resume(self, names: Sequence[str]) -> QueuesPaused:
-        """Let jobs start again."""
-        chosen = self.chosen(names)
+    async def resume(self, names: Sequence[str], task: str | None = None) -> QueuesPaused:
+        """Let jobs start again, or those of one task."""
         return QueuesPaused(
-            queues=[QueuePaused(queue=one.name, paused=False, changed=await one.resume()) for one in chosen]
+            queues=[
+                QueuePaused(queue=one.name, task=task, paused=False, changed=await one.resume(task))
+                for one in self.chosen(names)
+            ]
         )
 
     async def purge(self, names: Sequence[str], *, really: bool) -> QueuesPurged:
@@ -249,10 +253,12 @@ def _queue_row(stats: QueueStats) -> QueueRow:
         queue=stats.name,
         queued=stats.queued,
         held_back=stats.held_back,
+        shelved=stats.shelved,
         scheduled=stats.scheduled,
         running=stats.running,
         failed=stats.failed,
         paused=stats.paused,
+        paused_tasks={one.task: one.jobs for one in stats.shelves if one.paused_for is not None},
         oldest_s=stats.oldest,
         workers=sum(worker.lease_left > 0 for worker in stats.workers),
         counters=stats.counters,
@@ -269,11 +275,8 @@ def worker_rows(found: Sequence[QueueStats]) -> list[WorkerRow]:
 
 
 def _worker_row(seen: list[tuple[str, WorkerStats]]) -> WorkerRow:
-    _, first = seen[0]
-    try:
-        info = msgspec.json.decode(first.info, type=WorkerInfo)
-    except msgspec.MsgspecError:  # between its first claim and its first beat a worker has said nothing
-        info = WorkerInfo("?", 0, 0, "?")
+    first, said = seen[0][1], [_said(worker) for _, worker in seen]
+    info = said[0]
     return WorkerRow(
         worker=first.id,
         host=info.host,
@@ -283,4 +286,13 @@ def _worker_row(seen: list[tuple[str, WorkerStats]]) -> WorkerRow:
         running=sum(worker.running for _, worker in seen),
         concurrency=info.concurrency,
         lease_s=min(worker.lease_left for _, worker in seen),
+        weights={name: one.weight for (name, _), one in zip(seen, said, strict=True) if one.weight is not None},
+        caps={name: one.cap for (name, _), one in zip(seen, said, strict=True) if one.cap is not None},
     )
+
+
+def _said(worker: WorkerStats) -> WorkerInfo:
+    try:
+        return msgspec.json.decode(worker.info, type=WorkerInfo)
+    except msgspec.MsgspecError:  # between its first claim and its first beat a worker has said nothing
+        return WorkerInfo("?", 0, 0, "?")

@@ -7,7 +7,6 @@ reply was lost is simply sent again. Nothing here knows user code.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
@@ -16,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from aqueue.errors import ConfigurationError, StoreFull
+from aqueue.errors import ConfigurationError
 from aqueue.job import Cancellation, JobId, JobState, LeaseToken, QueueName, WorkerId
 from aqueue.settings import Settings, ttl_ms
 from aqueue.store import layout
@@ -26,6 +25,7 @@ from aqueue.store.durability import Durability
 from aqueue.store.failures import Again, FailureStore, Rerun
 from aqueue.store.keys import Keys, is_name
 from aqueue.store.link import Link
+from aqueue.store.pausing import Pauses
 from aqueue.store.records import (
     Beat,
     Ended,
@@ -67,6 +67,11 @@ class Client:
     def schedules(self) -> ScheduleStore:
         """What the server knows of schedules."""
         return ScheduleStore(self)
+
+    @cached_property
+    def pauses(self) -> Pauses:
+        """What may not start."""
+        return Pauses(self)
 
     @cached_property
     def failures(self) -> FailureStore:
@@ -201,20 +206,10 @@ class Client:
         count, remain = await self._run(
             "purge",
             layout.each(layout.integer, 2),
-            [*keys.places, keys.scheduled, keys.failed],
+            [*keys.places, keys.shelves, keys.scheduled, keys.failed],
             [keys.base, what, BATCH],
         )
         return count, bool(remain)
-
-    async def pause(self) -> bool:
-        """Let no further job start; return whether that is a change."""
-        with contextlib.suppress(StoreFull):  # a full server must still be pausable
-            await self.register()
-        return bool(await self._run("pause", layout.integer, [self.keys.paused]))
-
-    async def resume(self) -> bool:
-        """Let jobs start again; return whether that is a change."""
-        return bool(await self._run("resume", layout.integer, [self.keys.paused, self.keys.workers], [self.keys.base]))
 
     # workers
 
@@ -234,7 +229,7 @@ class Client:
         keys, settings = self.keys, self.settings
         return [
             *keys.places, keys.timers, keys.scheduled, keys.inbox(worker),
-            keys.held(worker), keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.stats,
+            keys.held(worker), keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.shelves, keys.stats,
         ], [
             keys.base, worker, turn, free, round(settings.lease * 1000), settings.crash_limit,
             ttl_ms(settings.result_ttl), settings.failure_cap,
@@ -353,6 +348,7 @@ class Client:
                 keys.failed,
                 keys.workers,
                 keys.paused,
+                keys.shelves,
                 keys.stats,
             ],
             [keys.base],
@@ -364,7 +360,7 @@ class Client:
         return await self._run(
             "list",
             layout.ids,
-            [*keys.places, keys.scheduled, keys.failed, keys.workers],
+            [*keys.places, keys.shelves, keys.scheduled, keys.failed, keys.workers],
             [keys.base, state.value, offset, limit],
         )
 

@@ -342,16 +342,15 @@ def decode_error(data: bytes | None) -> JobError:
     return JobError(type=wire.type, message=wire.message, traceback=wire.traceback, failure=failure)
 
 
-class WorkerInfo(msgspec.Struct):
-    """What a worker says of itself."""
+class WorkerInfo(msgspec.Struct, omit_defaults=True):
+    """What a worker says of itself on one queue."""
 
     host: str
     pid: int
     concurrency: int
     version: str
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.pid}"
+    weight: int | None = None
+    cap: int | None = None
 
 
 _info_decoder: Final = msgspec.json.Decoder(WorkerInfo)
@@ -372,6 +371,7 @@ def worker_host(info: str) -> str:
 def worker_name(info: str) -> str:
     """Give host and pid of a worker by what it said of itself; empty if it said nothing readable."""
     try:
-        return str(_info_decoder.decode(info))
+        said = _info_decoder.decode(info)
     except UNREADABLE:
         return ""
+    return f"{said.host}:{said.pid}"

@@ -87,6 +87,15 @@ class Keys:
         """Where jobs wait for their start."""
         return self.queued, self.suspects, self.ranked, self.held_back
 
+    @cached_property
+    def shelves(self) -> str:
+        """Hash: task to the instant since when it is paused, or 0 once its shelf is to be emptied. Capped."""
+        return f"{self.base}shelves"
+
+    def shelf(self, task: str) -> str:
+        """Sorted set: the queued jobs of a paused task, by their places. Emptied by claims once it is resumed."""
+        return f"{self.base}shelf:{task}"
+
     def waiting(self, digest: str) -> str:
         """Sorted set: the jobs that wait before one gate, oldest first."""
         return f"{self.base}waiting:{digest}"
@@ -194,6 +203,8 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "suspects": ("list",),
     "ranked": ("zset",),
     "held_back": ("zset",),
+    "shelves": ("hash",),
+    "shelf": ("zset",),
     "waiting": ("zset",),
     "permits": ("set",),
     "pace": ("string", "zset"),
@@ -215,8 +226,8 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "stats": ("hash",),
 }
 """What the server calls the type of each kind of key."""
-GATES: Final = ("waiting", "permits", "pace", "holders", "passes", "line", "patience")
-"""The kinds of keys of which each gate, or limiter, has its own."""
+GATES: Final = ("waiting", "permits", "pace", "shelf", "holders", "passes", "line", "patience")
+"""The kinds of keys of which each gate, each paused task or each limiter has its own."""
 
 
 def nowhere(base: str) -> str:

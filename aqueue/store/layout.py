@@ -29,6 +29,7 @@ from aqueue.store.records import (
     Retried,
     ServerFacts,
     Settle,
+    Shelf,
     Symptom,
     Turn,
     WorkerStats,
@@ -174,7 +175,7 @@ def queue_stats(name: str) -> Callable[[Any], QueueStats]:
     """Make a reader of the answer of lua/stats.lua."""
 
     def read(reply: Any) -> QueueStats:
-        (queued, scheduled, running, failed, held_back), paused, oldest, counters, workers = reply
+        (queued, scheduled, running, failed, held_back), paused, oldest, counters, workers, shelves = reply
         return QueueStats(
             name=name,
             queued=integer(queued),
@@ -186,6 +187,7 @@ def queue_stats(name: str) -> Callable[[Any], QueueStats]:
             oldest=seconds(oldest),
             counters={word: int(value) for word, value in pairs(counters).items() if _is_count(value)},
             workers=[_worker(*one) for one in workers],
+            shelves=sorted((_shelf(*one) for one in shelves), key=lambda shelf: shelf.task),
         )
 
     return read
@@ -198,6 +200,10 @@ def _is_count(value: bytes) -> bool:
 
 MOST_DIGITS: Final = 20
 """Of a counter, which the server keeps in 64 bits."""
+
+
+def _shelf(task: Any, paused_ms: Any, jobs: Any) -> Shelf:
+    return Shelf(text(task), seconds(paused_ms), integer(jobs))
 
 
 def _worker(name: Any, info: Any, count: Any, left_ms: Any) -> WorkerStats:

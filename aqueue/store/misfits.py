@@ -51,8 +51,8 @@ async def misfits(store: Client, workers: Iterable[WorkerId] = ()) -> list[Misfi
 def _keys_of_queue(store: Client) -> list[str]:
     keys = store.keys
     return [
-        keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.timers, keys.scheduled, keys.workers,
-        keys.schedules, keys.failed, keys.pruned, keys.paused, keys.stats,
+        keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.shelves, keys.timers, keys.scheduled,
+        keys.workers, keys.schedules, keys.failed, keys.pruned, keys.paused, keys.stats,
     ]  # fmt: skip
 
 

@@ -58,6 +58,7 @@ PRODUCER: Final = Rights(
         "passes",
         "line",
         "patience",
+        "shelf",
         "stats",
         "nowhere",
     ),
@@ -66,8 +67,8 @@ _WORKER_SCRIPTS: Final = ("extend", "promote", "prune", "reclaim", "retire", "se
     "tick", "withdraw",
 )  # fmt: skip
 _OPERATOR_SCRIPTS: Final = (
-    "delete", "examine", "list", "list_failed", "mend", "pause", "purge", "purge_failed", "readmit", "rerun", "resume",
-    "schedules", "stats",
+    "delete", "examine", "list", "list_failed", "mend", "pause", "pause_task", "purge", "purge_failed", "readmit",
+    "rerun", "resume", "resume_task", "schedules", "stats",
 )  # fmt: skip
 RIGHTS: Final = {
     Role.PRODUCER: PRODUCER,

@@ -191,8 +191,16 @@ class WorkerStats(msgspec.Struct, frozen=True, gc=False):
     lease_left: float
 
 
+class Shelf(msgspec.Struct, frozen=True, gc=False):
+    """The jobs of a task that were set aside; `paused_for` in seconds, None once the task was resumed."""
+
+    task: str
+    paused_for: float | None
+    jobs: int
+
+
 class QueueStats(msgspec.Struct, frozen=True, gc=False):
-    """What a queue holds; `oldest` is the age of its oldest queued job in seconds, if any."""
+    """What a queue holds; `oldest` is the age of its oldest queued job in seconds, if any, but for paused tasks."""
 
     name: str
     queued: int
@@ -205,6 +213,12 @@ class QueueStats(msgspec.Struct, frozen=True, gc=False):
     """Of the queued jobs, those that wait for a limit."""
     counters: dict[str, int] = {}
     workers: list[WorkerStats] = []
+    shelves: list[Shelf] = []
+
+    @property
+    def shelved(self) -> int:
+        """Of the queued jobs, those that were set aside because their task is, or was, paused."""
+        return sum(shelf.jobs for shelf in self.shelves)
 
 
 class Fault(StrEnum):

@@ -23,7 +23,7 @@ class Repairs(Part):
         return await self._run(
             "examine",
             layout.each(layout.symptom, len(job_ids)),
-            [*keys.places, keys.scheduled, keys.failed, keys.workers],
+            [*keys.places, keys.shelves, keys.scheduled, keys.failed, keys.workers],
             [keys.base, look],
             each=[key for job_id in job_ids for key in (keys.job(job_id), keys.payload(job_id))],
             items=job_ids,
@@ -36,7 +36,7 @@ class Repairs(Part):
             "mend",
             layout.ids,
             [
-                *keys.places, keys.scheduled, keys.failed, keys.workers,
+                *keys.places, keys.shelves, keys.scheduled, keys.failed, keys.workers,
                 keys.stats,
             ],
             [

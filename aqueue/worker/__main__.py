@@ -25,7 +25,7 @@ from aqueue.store import address
 from aqueue.store.preflight import check_server
 from aqueue.worker import check, logs
 from aqueue.worker.herald import in_process
-from aqueue.worker.loading import load_queues
+from aqueue.worker.loading import load_lines
 from aqueue.worker.supervisor import LIFELINE, UNUSABLE, Supervisor, child_command
 from aqueue.worker.worker import DEFAULT_CONCURRENCY, Worker
 
@@ -39,8 +39,8 @@ EPILOG: Final = """\
 examples:
   python -m aqueue.worker tasks:queue                     embedded server, or AQUEUE_URL
   python -m aqueue.worker tasks:high tasks:default -c 50  strict order: high first
+  python -m aqueue.worker tasks:high=6 tasks:low=3,max=2  by weight; of low at most 2 at once
   python -m aqueue.worker tasks:queue -p 4 --max-jobs 9999
-  python -m aqueue.worker tasks:queue --burst -q          work until nothing is queued
   python -m aqueue.worker --check default                 is a live worker serving it?
 
 \b
@@ -129,11 +129,14 @@ def _supervise(processes: int, *, once: bool, reload: bool) -> int:
 
 
 def _worker(specs: list[str], url: str | None, **options: Any) -> Worker:
-    queues = load_queues(specs)
+    lines = load_lines(specs)
+    queues = [line.queue for line in lines]
     if url is not None and url != os.environ.get(address.ENVIRONMENT):
         for queue in queues:
             queue.use_url(url)
-    return Worker(*queues, **options)
+    weights = {line.queue: line.weight for line in lines if line.weight is not None}
+    caps = {line.queue: line.cap for line in lines if line.cap is not None}
+    return Worker(*queues, weights=weights or None, caps=caps or None, **options)
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
@@ -196,14 +199,27 @@ async def _banner(worker: Worker) -> None:
     attempts = settings.retry.max_attempts if settings.retry.max_attempts < UNBOUNDED else "without bound"
     log.info(
         "queues %s - concurrency %d, timeout %gs, attempts %s, lease %gs",
-        ", ".join(queue.name for queue in worker.queues), worker.concurrency, settings.timeout,
+        ", ".join(map(str, worker.lines)), worker.concurrency, settings.timeout,
         attempts, settings.lease,
     )  # fmt: skip
     for queue in worker.queues:
         if queue.wire.description:
             log.info("queue %s: %s", queue.name, queue.wire.description)
+    for queue in worker.queues:
+        if text := await _paused(queue):
+            log.warning("queue %s: %s", queue.name, text)
     tasks = sorted({name for queue in worker.queues for name in queue.tasks})
     log.info("tasks: %s", ", ".join(tasks) or "none - is the module that defines them imported?")
+
+
+async def _paused(queue: Queue) -> str:
+    """Say what of a queue is paused, if it is known so soon."""
+    with contextlib.suppress(AqueueError, TimeoutError):
+        async with asyncio.timeout(BANNER_SECONDS):
+            paused = await queue.paused()
+        tasks = ", ".join(sorted(paused.tasks))
+        return "paused" if paused.queue else f"paused tasks: {tasks}" if tasks else ""
+    return ""
 
 
 async def _described(where: str, queue: Queue) -> str:

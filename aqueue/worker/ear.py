@@ -1,4 +1,7 @@
-"""Where a worker hears of cancels and resumes at once; the heartbeat is the net beneath."""
+"""Where a worker hears of cancels, pauses and resumes at once; the heartbeat is the net beneath.
+
+A pause is only told to people: claims keep it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from aqueue.errors import StoreError
 from aqueue.job import JobId
 from aqueue.store.mailbox import Listener
 from aqueue.worker.lane import Lane
-from aqueue.worker.run import Reason
+from aqueue.worker.run import NAME_LIMIT, Reason
 
 log = logging.getLogger("aqueue.worker")
 
@@ -28,11 +31,15 @@ class Ear(Listener):
         self._moved = asyncio.Event()
 
     def heard(self, message: str) -> None:
-        verb, _, job_id = message.partition(" ")
+        verb, _, rest = message.partition(" ")
+        what = f"task {rest[:NAME_LIMIT]}" if rest else "all tasks"
         if verb == "cancel":
-            self._lane.stop_runs([JobId(job_id)], Reason.CANCELLED)
+            self._lane.stop_runs([JobId(rest)], Reason.CANCELLED)
         elif verb == "resume":
+            log.info("queue %s: %s resumed", self._lane.name, what)
             self._lane.look_again()
+        elif verb == "pause":
+            log.info("queue %s: %s paused, what runs goes on", self._lane.name, what)
 
     def restored(self) -> None:
         """A resume may have been missed; a missed cancel is in the heartbeat's next answer."""

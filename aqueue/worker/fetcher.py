@@ -1,4 +1,4 @@
-"""Fills free slots with jobs: turns on the queues in strict order, and parked fetches only while all are empty.
+"""Fills free slots with jobs: turns on the queues, strictly in order or by weight, parked fetches while all are empty.
 
 A parked fetch may catch a job at any moment, so parks exist only while a slot is free, and whatever they catch is
 claimed, or handed back, by the turn that is parked along or follows at once. Nothing waits here by the clock but for
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from aqueue.worker.lane import Lane
+from aqueue.worker.shares import Shares
 
 HALVED_SLOTS: Final = 32
 """With fewer, a second round trip costs more than it gains: 10 slots drain 1.2 times as fast with whole turns."""
@@ -25,9 +26,11 @@ LEAST_SHARE: Final = 4
 class Fetcher:
     """The intake of one worker."""
 
-    def __init__(self, slots: int, *, max_jobs: int | None = None) -> None:
+    def __init__(self, slots: int, *, max_jobs: int | None = None, shares: Shares | None = None) -> None:
         self._slots = slots
         self._max_jobs = max_jobs
+        self._shares = shares
+        """Of weighted queues; without, the order is strict."""
         self._lanes: Sequence[Lane] = ()
         self._work = asyncio.Event()
         self.draining = False
@@ -90,22 +93,36 @@ class Fetcher:
     async def _round(self) -> bool:
         """Take a turn on each queue that may need one; say whether more work is known to be there.
 
-        While a queue has more, the queues after it only settle.
+        In strict order the queues after one that has more only settle.
         """
-        again = False
-        for lane in self._lanes:
+        again, looked = False, set[Lane]()
+        # Where weights count, those that may well be empty come first: what is not for them is for the others.
+        weighted = self._shares is not None
+        for lane in sorted(self._lanes, key=lambda lane: lane.has_more) if weighted else self._lanes:
             if lane.turn_parked:
                 if lane.has_more or lane.due or self.draining:
                     await lane.unpark()
                 continue
-            free = 0 if again else min(self.free, self._share)
+            free = 0 if again else min(self.free, self._share, lane.room)
+            if self._shares is not None:
+                free = min(free, self._portion(lane, looked, self._shares))
             if lane.recovering or not self._needs_turn(lane, free):
                 continue
             turn = await (lane.take_turn(free) if len(self._lanes) == 1 else lane.take_turn_beside_others(free))
             if turn is not None:
-                again = again or lane.has_more
+                again = again or (lane.has_more and not (weighted or lane.full))
+            looked.add(lane)
         await self._park_or_unpark()
+        again = again or (weighted and any(lane.wants for lane in self._lanes))
         return (again and self.free > 0) or self._has_outcomes()
+
+    def _portion(self, lane: Lane, looked: set[Lane], shares: Shares) -> int:
+        """Give the free slots that are for one of several weighted queues, as those stand now."""
+        rooms = [
+            one.room if one.wants or (one.askable and one.may_have_more and one not in looked) else 0
+            for one in self._lanes
+        ]
+        return shares.portions(self.free, [one.claimed for one in self._lanes], rooms)[self._lanes.index(lane)]
 
     def _has_outcomes(self) -> bool:
         """Say whether a turn would store something: what ended while a lane recovered has woken this agent in vain."""
@@ -115,9 +132,7 @@ class Fetcher:
     def _needs_turn(lane: Lane, free: int) -> bool:
         if lane.outbox or lane.turn_open:
             return True
-        if free == 0:
-            return lane.has_caught
-        return lane.has_more or lane.due or not (lane.watched or lane.paused)
+        return lane.has_caught if free == 0 else lane.may_have_more
 
     async def _park_or_unpark(self) -> None:
         """Park everywhere while every queue is empty and a slot is free; nowhere while none is."""
@@ -125,11 +140,15 @@ class Fetcher:
             for lane in self._lanes:
                 if not lane.turn_parked:  # which has slots of its own
                     await lane.unpark()
-        elif not any(lane.has_more or lane.outbox for lane in self._lanes if not lane.recovering):
+            return
+        for lane in self._lanes:
+            if lane.full:  # whoever waits here would keep from other workers what it catches
+                await lane.unpark()
+        if not any((lane.has_more and not lane.full) or lane.outbox for lane in self._lanes if not lane.recovering):
             each = min(self.free // len(self._lanes), self._share)
             for lane in self._lanes:
-                if not (lane.recovering or lane.paused):
-                    lane.park(each)
+                if not (lane.recovering or lane.paused or lane.full):
+                    lane.park(min(each, lane.room))
 
     def _has_claimed_all(self) -> bool:
         return self._max_jobs is not None and sum(lane.claimed for lane in self._lanes) >= self._max_jobs
@@ -151,7 +170,7 @@ class Fetcher:
         """Wait for work, at most until the next job is due or a paused queue is looked at again."""
         deadline = None
         free = self.free > 0
-        lanes = [lane for lane in self._lanes if lane.turn_parked or (free and not lane.recovering)]
+        lanes = [lane for lane in self._lanes if lane.turn_parked or (free and not (lane.recovering or lane.full))]
         deadline = min((lane.due_at for lane in lanes if lane.due_at is not None), default=None)
         if deadline is None:
             await self._work.wait()

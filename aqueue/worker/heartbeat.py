@@ -27,10 +27,9 @@ class Heartbeat:
     """The thread that renews the leases of one worker."""
 
     def __init__(
-        self, lanes: Sequence[Lane], info: str, take: Callable[[Lane, Beat], None], *, every: float, blocked_cap: float
+        self, lanes: Sequence[Lane], take: Callable[[Lane, Beat], None], *, every: float, blocked_cap: float
     ) -> None:
         self._lanes = lanes
-        self._info = info
         self._take = take
         self._every = every
         self._blocked_cap = blocked_cap
@@ -85,7 +84,7 @@ class Heartbeat:
         answered = lane.answered  # before `running`: whatever these turns brought is in there, or settled
         running = list(lane.running)
         try:
-            beat = await lane.client.extend(lane.worker, answered, running, self._info)
+            beat = await lane.client.extend(lane.worker, answered, running, lane.info)
         except StoreError as error:
             lane.outage.lost(error)
             return

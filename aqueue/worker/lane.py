@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -58,11 +59,16 @@ class Lane:
         journal: Journal,
         start: Callable[[Lane, Sequence[Run]], None],
         wake: Callable[[], None],
+        cap: int | None = None,
+        info: str = "",
     ) -> None:
         self.name = client.keys.queue
         self.client = client
         self.executor = executor
         self.worker = worker
+        self.info = info
+        """What the worker says of itself on this queue."""
+        self._cap = cap
         self.running: dict[JobId, Run] = {}
         """Until their settle is known to be stored; read by the heartbeat's thread."""
         self.answered = 0
@@ -101,6 +107,30 @@ class Lane:
     def reserved(self) -> int:
         """Slots that are kept for what a turn without an answer may have claimed."""
         return 0 if self._sent is None or self._in_doubt else self._sent[1]
+
+    @property
+    def room(self) -> int:
+        """How many more jobs of this queue may run here at once."""
+        return sys.maxsize if self._cap is None else max(0, self._cap - self.active - self.reserved)
+
+    @property
+    def full(self) -> bool:
+        """At its cap: it must neither claim nor wait for a job. A turn that waits along has its slots already."""
+        return self._cap is not None and self.room == 0 and not self.turn_parked
+
+    @property
+    def askable(self) -> bool:
+        return not (self.recovering or self.turn_parked)
+
+    @property
+    def may_have_more(self) -> bool:
+        """It is not known that no job could start now."""
+        return self.has_more or self.due or not (self.watched or self.paused)
+
+    @property
+    def wants(self) -> bool:
+        """It has jobs that could start here now."""
+        return self.has_more and self.askable and self.room > 0
 
     @property
     def turn_open(self) -> bool:

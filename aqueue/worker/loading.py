@@ -8,6 +8,14 @@ from pathlib import Path
 
 from aqueue.errors import ConfigurationError
 from aqueue.queue import Queue
+from aqueue.worker.lines import Line, parted
+
+
+def load_lines(specs: list[str]) -> list[Line]:
+    """Import each `module:queue=WEIGHT,max=JOBS`. Errors: as load_queues; what is wrong with numbers is said before."""
+    parts = [parted(spec) for spec in specs]
+    queues = load_queues([name for name, _, _ in parts])
+    return [Line(queue, weight, cap) for queue, (_, weight, cap) in zip(queues, parts, strict=True)]
 
 
 def load_queues(specs: list[str]) -> list[Queue]:

@@ -13,14 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import anyio
 
@@ -29,7 +27,6 @@ from aqueue.job import WorkerId
 from aqueue.middleware import Middleware, checked_layers
 from aqueue.queue import Lifespan, Queue
 from aqueue.settings import Duration, seconds
-from aqueue.store.codec import WorkerInfo, encode_worker
 from aqueue.store.records import Beat, Outcome, Released
 from aqueue.worker.deadlines import Deadlines
 from aqueue.worker.ear import Ear
@@ -39,8 +36,10 @@ from aqueue.worker.heartbeat import Heartbeat
 from aqueue.worker.herald import on_duty
 from aqueue.worker.journal import Journal
 from aqueue.worker.lane import Lane
+from aqueue.worker.lines import Line, checked_lines
 from aqueue.worker.maintenance import Maintenance
 from aqueue.worker.run import Reason, Run
+from aqueue.worker.shares import Shares
 from aqueue.worker.threads import Threads
 from aqueue.worker.timetable import Timetable
 
@@ -59,7 +58,7 @@ BREAKDOWN_SECONDS: Final = 5.0
 
 
 class Worker:
-    """Runs the jobs of one or more queues, the first queue before the second.
+    """Runs the jobs of one or more queues: the first queue before the second, or by weight.
 
     Embedded in a running loop it touches neither signals nor logging configuration, and never ends the process:
 
@@ -71,6 +70,8 @@ class Worker:
         self,
         *queues: Queue,
         concurrency: int = DEFAULT_CONCURRENCY,
+        weights: Mapping[Queue, int] | None = None,
+        caps: Mapping[Queue, int] | None = None,
         grace: Duration = DEFAULT_GRACE_SECONDS,
         lifespan: Lifespan | None = None,
         middleware: Sequence[Middleware] = (),
@@ -79,13 +80,11 @@ class Worker:
     ) -> None:
         """Name the queues and the limits.
 
-        `grace` is how long running jobs may go on after a stop; `max_jobs` ends the worker after that many jobs.
-        Units: `grace` in seconds, or a timedelta, or text such as "25s".
+        `weights` share out the starts while several queues have jobs, as in {high: 6, default: 3}; `caps` are how many
+        jobs of a queue run here at once. `grace` is how long running jobs may go on after a stop; `max_jobs` ends the
+        worker after that many jobs. Units: `grace` in seconds, or a timedelta, or text such as "25s".
         """
-        if not queues or not all(isinstance(queue, Queue) for queue in queues):
-            raise ConfigurationError("A worker needs at least one Queue; write Worker(queue).")
-        if len({queue.name for queue in queues}) < len(queues):
-            raise ConfigurationError("A worker takes each queue once; drop the repeated one.")
+        self.lines = checked_lines(queues, weights, caps)
         for name, value in (("concurrency", concurrency), ("max_jobs", 1 if max_jobs is None else max_jobs)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigurationError(f"{name} must be a whole number of at least 1, not {shown(value)}.")
@@ -122,14 +121,16 @@ class Worker:
         if self._host is not asyncio.current_task():
             self._make_events()
         shared = Shared(Threads(self.concurrency), Deadlines())
-        fetcher = self._fetcher = Fetcher(self.concurrency, max_jobs=self._max_jobs)
+        weights = [line.weight for line in self.lines if line.weight is not None]
+        shares = Shares(weights) if weights else None
+        fetcher = self._fetcher = Fetcher(self.concurrency, max_jobs=self._max_jobs, shares=shares)
         worker = WorkerId(uuid.uuid4().hex)
         try:
             await self._wait_for_servers()
             if self._stopping.is_set():
                 return
             async with AsyncExitStack() as stack:
-                self._lanes = [await self._open_lane(stack, queue, worker, fetcher, shared) for queue in self.queues]
+                self._lanes = [await self._open_lane(stack, line, worker, fetcher, shared) for line in self.lines]
                 await stack.enter_async_context(on_duty(self, worker, shared.messengers))
                 await self._work(fetcher, worker, burst=burst)
         finally:
@@ -160,25 +161,25 @@ class Worker:
                     pause = min(2 * pause, 5.0)
 
     async def _open_lane(
-        self, stack: AsyncExitStack, queue: Queue, worker: WorkerId, fetcher: Fetcher, shared: Shared
+        self, stack: AsyncExitStack, line: Line, worker: WorkerId, fetcher: Fetcher, shared: Shared
     ) -> Lane:
-        state: Any = None
+        queue, state = line.queue, None
         for lifespan in (queue.lifespan, self._lifespan):
             if lifespan is not None:
                 state = await stack.enter_async_context(lifespan())
         executor = Executor(queue, self.middleware, state, shared)
         return Lane(
-            queue.unchecked_store(), executor, worker, journal=self.journal, start=self._start, wake=fetcher.wake
-        )
+            queue.unchecked_store(), executor, worker, journal=self.journal, start=self._start,
+            wake=fetcher.wake, cap=line.cap, info=line.introduction(self.concurrency),
+        )  # fmt: skip
 
     async def _work(self, fetcher: Fetcher, worker: WorkerId, *, burst: bool) -> None:
         upkeep: dict[str, Maintenance] = {lane.name: Maintenance(lane, self.journal) for lane in self._lanes}
-        info = encode_worker(WorkerInfo(socket.gethostname(), os.getpid(), self.concurrency, _version()))
         for lane in self._lanes:
             with contextlib.suppress(StoreError):  # the heartbeat goes on trying
                 await lane.client.register()
-                await lane.client.extend(worker, 0, [], info)
-        heartbeat = self._heartbeat(upkeep, info)
+                await lane.client.extend(worker, 0, [], lane.info)
+        heartbeat = self._heartbeat(upkeep)
         heartbeat.start()
         try:
             async with anyio.create_task_group() as agents:
@@ -201,7 +202,7 @@ class Worker:
             with anyio.CancelScope(shield=True):
                 await self._leave(worker, heartbeat)
 
-    def _heartbeat(self, upkeep: dict[str, Maintenance], info: str) -> Heartbeat:
+    def _heartbeat(self, upkeep: dict[str, Maintenance]) -> Heartbeat:
         def take(lane: Lane, beat: Beat) -> None:
             lane.take_beat(beat)
             upkeep[lane.name].take_beat(beat)
@@ -211,7 +212,6 @@ class Worker:
         settings = [queue.settings for queue in self.queues]
         return Heartbeat(
             self._lanes,
-            info,
             take,
             every=min(one.beat for one in settings),
             blocked_cap=min(one.blocked_loop_cap for one in settings),
@@ -364,9 +364,3 @@ async def _wait(event: asyncio.Event, timeout: float) -> None:
             await event.wait()
     except TimeoutError:
         pass
-
-
-def _version() -> str:
-    from aqueue import __version__  # noqa: PLC0415  # the package's own top level imports this module's neighbours
-
-    return __version__

@@ -25,9 +25,10 @@ pytestmark = pytest.mark.timeout(120)
 
 RECORDS: Final = {"job", "payload"}
 WORKERS: Final = {"worker", "held", "inbox"}
-GATES: Final = {"permits", "waiting", "pace", "unique", "holders", "passes", "line", "patience"}
+GATES: Final = {"permits", "waiting", "pace", "unique", "shelf", "holders", "passes", "line", "patience"}
 LISTS: Final = {
     "queued", "suspects", "ranked", "held_back", "timers", "scheduled", "workers", "failed", "paused", "stats",
+    "shelves",
 }  # fmt: skip
 MOVED: Final = {
     "gates": GATES,
@@ -56,13 +57,20 @@ class FullQueue:
         async def work(name: str) -> str:
             return name
 
-    async def enqueue(self, name: str, **options: Any) -> None:
-        self.jobs[name] = await self.queue.remote("work").options(**options).enqueue(name)
+        @self.queue.task
+        async def put_aside(name: str) -> str:
+            return name
+
+    async def enqueue(self, name: str, task: str = "work", **options: Any) -> None:
+        self.jobs[name] = await self.queue.remote(task).options(**options).enqueue(name)
 
     async def fill(self) -> None:
         store = await self.queue.store()
         at_once, rate = Concurrency(1, name="at-once"), Rate(1, per=2, name="rate")
         await self.enqueue("failed")
+        await self.queue.pause("put_aside")
+        for n in range(2):
+            await self.enqueue(f"aside-{n}", "put_aside")
         for n in range(4):
             await self.enqueue(f"limited-{n}", limit=at_once)
         for n in range(2):
@@ -108,6 +116,11 @@ class FullQueue:
             "prune": store.prune,
             "cancel one that is held back": lambda: store.cancel(jobs["limited-1"].id),
             "cancel one that has a key": lambda: store.cancel(jobs["due"].id),
+            "cancel one that is set aside": lambda: store.cancel(jobs["aside-0"].id),
+            "pause": store.pauses.pause,
+            "resume": store.pauses.resume,
+            "pause a task": lambda: store.pauses.pause_task("work"),
+            "resume a task": lambda: store.pauses.resume_task("put_aside"),
             "cancel one that runs": lambda: store.cancel(running),
             "delete": lambda: store.delete(jobs["limited-2"].id),
             "enqueue": lambda: store.enqueue([new]),
@@ -169,6 +182,7 @@ async def _all_run(queues: list[FullQueue]) -> None:
     for full in queues:
         await (await full.queue.store()).retire(ME)
         await full.queue.resume()
+        await full.queue.resume("put_aside")
     async with Worker(*(full.queue for full in queues)):
         for full in queues:
             for name, job in full.jobs.items():

@@ -237,8 +237,10 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "rerun": lambda store: store.rerun(ONE),
     "delete": lambda store: store.delete(ONE),
     "purge": lambda store: store.purge("waiting"),
-    "pause": lambda store: store.pause(),
-    "resume": lambda store: store.resume(),
+    "pause": lambda store: store.pauses.pause(),
+    "pause_task": lambda store: store.pauses.pause_task("work"),
+    "resume": lambda store: store.pauses.resume(),
+    "resume_task": lambda store: store.pauses.resume_task("work"),
     "settle_and_claim": lambda store: store.settle_and_claim(
         ME, 1, [Settle(ONE, LeaseToken("me/0"), Completed(b"1", 1000, "work"))], 5
     ),

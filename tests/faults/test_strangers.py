@@ -79,6 +79,7 @@ class Pair:
             job.cancel,
             lambda: queue.rerun(job.id), lambda: queue.jobs("queued"), lambda: queue.jobs("scheduled"),
             lambda: queue.jobs("failed"), lambda: queue.jobs("running"), queue.stats, queue.pause, queue.resume,
+            lambda: queue.pause("work"), lambda: queue.resume("work"),
             store.promote, store.reclaim, store.prune, lambda: store.retire(WorkerId("nobody")),
             lambda: store.settle_and_claim(WorkerId("nobody"), 1, [], 0), lambda: queue.delete(job.id),
             lambda: queue.purge(failed=True), queue.purge,

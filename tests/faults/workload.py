@@ -86,6 +86,8 @@ class Workload:
             history.end(job_id)
             return n
 
+        self._worker.register(add.function, "put_aside", add.defaults)
+
         @self._worker.task
         async def second_time(context: Context) -> str:
             job_id = started(context)
@@ -171,10 +173,14 @@ class Workload:
         orphan = await self._leave_to_a_dead_worker()
         self.stage = "a paused queue"
         waiting = await self._fill_a_paused_queue()
+        aside = await self._pause_a_task()
         self.stage = "the first worker"
         async with Worker(self._worker, concurrency=4, grace=0):
             await self._insist(self._producer.resume)
             assert [await self._result(job) for job in [orphan, *waiting]] == [0, 1, 2, 3, 4, 5, 5, 11, 12, 13, 14, 15]
+            self.stage = "a task is resumed"
+            await self._insist(lambda: self._producer.resume("put_aside"))
+            assert [await self._result(job) for job in aside] == [17, 18, 19]
             self.stage = "a job fails once"
             (again,) = await self._enqueue(self._call("second_time"))
             assert await self._result(again) == "done"
@@ -224,6 +230,12 @@ class Workload:
         (twin,) = await self._enqueue(self._call("add", 6, key="k"))
         assert twin == keyed
         return [*bulk, delayed, keyed, twin, *await self._enqueue_choosy_ones()]
+
+    async def _pause_a_task(self) -> list[Job[Any]]:
+        """Its jobs wait on a shelf while the jobs of others run, one of them with its priority."""
+        await self._insist(lambda: self._producer.pause("put_aside"))
+        options: tuple[dict[str, Any], ...] = ({}, {"priority": 9}, {"limit": Concurrency(1)})
+        return await self._enqueue(*(self._call("put_aside", 17 + n, **one) for n, one in enumerate(options)))
 
     async def _enqueue_choosy_ones(self) -> list[Job[Any]]:
         """Jobs that change another's arguments, that stand before the others, and that wait for a limit."""

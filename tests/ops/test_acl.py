@@ -155,6 +155,24 @@ async def test_producers_and_workers_pass_limiters(urls: Urls, caplog: pytest.Lo
     assert "permit" not in caplog.text.lower()
 
 
+async def test_each_does_its_part_with_a_paused_task(urls: Urls) -> None:
+    """An operator pauses it, a worker sets its job aside, and a producer cancels that there."""
+    async with (
+        Queue("q", url=urls[Role.PRODUCER]) as mine,
+        Queue("q", url=urls[Role.WORKER]) as theirs,
+        Queue("q", url=urls[Role.OPERATOR]) as operators,
+    ):
+        await operators.pause("later")
+        aside, other = await mine.enqueue("later"), await mine.enqueue("later")
+        await Worker(theirs).run(burst=True)
+        assert (await operators.paused()).tasks == {"later": 2}
+        await aside.cancel()
+        assert (await operators.paused()).tasks == {"later": 1}
+        await operators.resume("later")
+        turn = await (await theirs.store()).settle_and_claim(WorkerId("me"), 1, [], 5)
+        assert [lease.id for lease in turn.leases] == [other.id]
+
+
 async def test_operators_do_all_they_are_for(urls: Urls, server: Server, raw: redis.Redis) -> None:
     """Every command of the command line, at an address that a colleague may be given."""
     ask = partial(command, url=urls[Role.OPERATOR])
@@ -180,6 +198,8 @@ async def test_operators_do_all_they_are_for(urls: Urls, server: Server, raw: re
         assert job.id in (await asked("job", job.id))[1]
         assert await asked("pause", "q") == (0, "q: paused, what runs goes on\n")
         assert await asked("resume", "q") == (0, "q: resumed\n")
+        assert await asked("pause", "q", "--task", "later") == (0, "q: task later paused, what runs goes on\n")
+        assert await asked("resume", "q", "--task", "later") == (0, "q: task later resumed\n")
         assert (await asked("jobs", "q", "--task", "broken", "--error", "OSError"))[1].count(" q ") == 1
         assert (await asked("retry", job.id))[0] == 0
         assert (await asked("cancel", job.id))[0] == 0

@@ -124,8 +124,8 @@ async def completed_job(queue: Queue) -> Job[int]:
 class Endless:
     """A worker with a job that runs until it is cancelled."""
 
-    def __init__(self, *queues: Queue, concurrency: int = 10) -> None:
-        self._worker = Worker(*queues, concurrency=concurrency, grace=0)
+    def __init__(self, *queues: Queue, concurrency: int = 10, **options: Any) -> None:
+        self._worker = Worker(*queues, concurrency=concurrency, grace=0, **options)
         self._queue = queues[0]
 
     async def __aenter__(self) -> Job[None]:
@@ -174,10 +174,13 @@ async def test_stats_as_json_keep_their_keys(cli: Cli, queue: Queue) -> None:
     assert set(document) == {"url", "queues", "workers"}
     (row,) = document["queues"]
     assert set(row) == {
-        "queue", "queued", "held_back", "scheduled", "running", "failed", "paused", "oldest_s", "workers", "counters",
+        "queue", "queued", "held_back", "shelved", "scheduled", "running", "failed", "paused", "paused_tasks",
+        "oldest_s", "workers", "counters",
     }  # fmt: skip
     assert (row["queue"], row["running"], row["workers"], row["paused"]) == ("q", 1, 1, False)
-    assert set(record) == {"worker", "host", "pid", "version", "queues", "running", "concurrency", "lease_s"}
+    assert set(record) == {
+        "worker", "host", "pid", "version", "queues", "running", "concurrency", "lease_s", "weights", "caps",
+    }  # fmt: skip
     assert (record["host"], record["pid"]) == (socket.gethostname(), os.getpid())
     assert (record["running"], record["concurrency"], record["queues"]) == (1, 7, ["q"])
     assert 0 < record["lease_s"] <= queue.settings.lease
@@ -193,6 +196,18 @@ async def test_a_worker_of_two_queues_is_shown_once(cli: Cli, queue: Queue, othe
     (shown,) = [line.split() for line in lines if line.startswith(f"{socket.gethostname()}:{os.getpid()}")]
     assert shown[1] == "1/3"
     assert shown[3:] == ["other,", "q"]
+
+
+async def test_a_worker_is_shown_with_its_weights_and_caps(cli: Cli, queue: Queue, other: Queue) -> None:
+    """Why does one queue move on and the other does not? It is written as on the worker's command line."""
+    await other.enqueue("nothing")
+    await other.purge()
+    async with Endless(queue, other, concurrency=3, weights={queue: 6, other: 3}, caps={other: 2}):
+        lines, document = (await cli("stats")).out.splitlines(), (await cli("stats", "--json")).document
+
+    assert any(line.endswith("other=3,max=2, q=6") for line in lines)
+    (record,) = document["workers"]
+    assert (record["weights"], record["caps"]) == ({"q": 6, "other": 3}, {"other": 2})
 
 
 async def test_a_worker_whose_lease_has_ended_does_not_count_as_alive(cli: Cli, queue: Queue, raw: redis.Redis) -> None:
@@ -611,8 +626,8 @@ async def test_pause_and_resume_say_whether_that_is_a_change(cli: Cli, queue: Qu
     assert (await queue.stats()).paused
     assert (await cli("pause", "q", "other", "--json")).document == {
         "queues": [
-            {"queue": "q", "paused": True, "changed": False},
-            {"queue": "other", "paused": True, "changed": True},
+            {"queue": "q", "task": None, "paused": True, "changed": False},
+            {"queue": "other", "task": None, "paused": True, "changed": True},
         ]
     }
     assert (await cli("pause", "q")).out == "q: was paused already\n"
@@ -620,8 +635,36 @@ async def test_pause_and_resume_say_whether_that_is_a_change(cli: Cli, queue: Qu
     assert not (await queue.stats()).paused
     assert (await cli("resume", "q")).out == "q: was not paused\n"
     assert (await cli("resume", "q", "--json")).document == {
-        "queues": [{"queue": "q", "paused": False, "changed": False}]
+        "queues": [{"queue": "q", "task": None, "paused": False, "changed": False}]
     }
+
+
+async def test_one_task_is_paused_and_seen_everywhere(cli: Cli, queue: Queue) -> None:
+    """Whoever looks next must see why its jobs do not start, and how to let them."""
+    await queue.enqueue("mail")
+    await queue.enqueue("other")
+
+    assert (await cli("pause", "q", "--task", "mail")).out == "q: task mail paused, what runs goes on\n"
+    assert (await cli("pause", "q", "--task", "mail")).out == "q: task mail was paused already\n"
+    async with Endless(queue):
+        await until(lambda: _has_shelved(queue, 1))
+        _, shown, *_ = (await cli("stats")).out.splitlines()
+        (row,) = (await cli("stats", "--json")).document["queues"]
+        doctor = (await cli("doctor", "q")).out
+    assert shown.split()[:3] == ["q", "1", "(1"]
+    assert "mail" in shown.split()
+    assert (row["paused"], row["shelved"], row["paused_tasks"]) == (False, 1, {"mail": 1})
+    assert "task mail paused for " in doctor
+    assert "`aqueue resume q --task mail`" in doctor
+    assert (await cli("resume", "q", "--task", "mail", "--json")).document == {
+        "queues": [{"queue": "q", "task": "mail", "paused": False, "changed": True}]
+    }
+    assert (await cli("resume", "q", "--task", "mail")).out == "q: task mail was not paused\n"
+    assert (await cli("pause", "q", "--task", "two words")).code == 2
+
+
+async def _has_shelved(queue: Queue, count: int) -> bool:
+    return (await queue.stats()).shelved == count
 
 
 async def test_purge_only_counts_until_it_is_told_yes(cli: Cli, queue: Queue) -> None:

@@ -71,6 +71,9 @@ class Seen:
     workers: set[str]
     inboxes: set[str]
     owners: set[str]
+    shelf: list[str]
+    paused: bool
+    """Jobs of the task "mail" may not start."""
 
     def state(self, job_id: str) -> str:
         return self.records[job_id]["state"]
@@ -94,7 +97,7 @@ class Context:
         for key in keys:
             read_by = {"job": "HGETALL", "held": "HGETALL", "payload": "STRLEN", "unique": "GET"}
             read_by |= {"queued": "LRANGE", "suspects": "LRANGE", "inbox": "LRANGE", "scheduled": "ZRANGE"}
-            read_by |= {"failed": "ZRANGE", "workers": "ZRANGE"}
+            read_by |= {"failed": "ZRANGE", "workers": "ZRANGE", "shelf": "ZRANGE", "shelves": "HGETALL"}
             command = read_by.get(kinds[key][0], "EXISTS")
             pipeline.execute_command(command, key, *((0, -1) if command.endswith("RANGE") else ()))
         found: dict[str, dict[str, Any]] = {}
@@ -105,6 +108,7 @@ class Context:
             *found.get("queued", {}).values(),
             *found.get("suspects", {}).values(),
             *found.get("inbox", {}).values(),
+            *found.get("shelf", {}).values(),
         ]
         return Seen(
             records=found.get("job", {}),
@@ -117,6 +121,8 @@ class Context:
             workers=set(found.get("workers", {}).get("", [])),
             inboxes=set(found.get("inbox", {})),
             owners={name for kind in ("held", "inbox", "worker") for name in found.get(kind, {})},
+            shelf=found.get("shelf", {}).get("mail", []),
+            paused=found.get("shelves", {}).get("", {}).get("mail", "0") != "0",
         )
 
 
@@ -151,7 +157,7 @@ class Story:
         job_id = JobId(f"j{self.count}")
         job = NewJob(
             id=job_id,
-            envelope=b"call",
+            envelope=b'[1,"mail"]' if self.count % 3 == 0 else b"call",
             delay_ms=delay,
             unique=Unique(digest) if digest else None,
             result_ttl_ms=result_ttl,
@@ -188,10 +194,17 @@ class Story:
                 self.alive.discard(job_id)
 
     def pause_and_resume(self, name: WorkerId, _: int, __: int) -> None:
-        self.call(self.client.pause())
+        self.call(self.client.pauses.pause())
         turn = self.take_turn(name, [], 3)
         assert (turn, self.seen.ids(JobState.RUNNING)) == ([], self.seen.ids(JobState.RUNNING))
-        self.call(self.client.resume())
+        self.call(self.client.pauses.resume())
+
+    def pause_or_resume_a_task(self, _: WorkerId, choice: int, __: int) -> None:
+        before = self.seen.paused
+        if choice % 2:
+            assert self.call(self.client.pauses.pause_task("mail")) is not before
+        else:
+            assert self.call(self.client.pauses.resume_task("mail")) is before
 
     # workers
 
@@ -205,6 +218,7 @@ class Story:
         assert not {lease.id for lease in turn.leases} & (
             {job_id for held in before.held.values() for job_id in held} - {settle.id for settle in settles}
         ), "leased although somebody holds it"
+        assert not before.paused or not {lease.id for lease in turn.leases if lease.envelope != b"call"}
         for settle in settles:
             self.note_settled(name, settle, before, refused=settle.id in turn.refused)
             worker.past.append(settle)
@@ -350,7 +364,14 @@ class Story:
         for held in self.seen.held.values():
             assert sum(self.crashes[job_id] >= CRASH_LIMIT - 1 for job_id in held) <= 1
 
+    def who_is_set_aside_waits_there(self) -> None:
+        for job_id in self.seen.shelf:
+            record = self.seen.records[job_id]
+            assert (record["state"], record["shelf"]) == ("queued", "mail")
+        assert len(self.seen.shelf) == sum("shelf" in record for record in self.seen.records.values())
+
     def check(self) -> None:
+        self.who_is_set_aside_waits_there()
         self.every_job_is_where_its_state_says()
         self.records_are_whole()
         self.keys_are_held_by_unfinished_jobs()
@@ -362,6 +383,7 @@ class Story:
             self.call(self.client.retire(name))
         for job_id in self.seen.scheduled:
             self.raw.zadd(BASE + "scheduled", {job_id: 1})
+        self.call(self.client.pauses.resume_task("mail"))
         last = WorkerId("last")
         for turn in range(1, len(self.alive) + 3):
             leases = [Settle(JobId(j), LeaseToken(t), OUTCOMES[0]) for j, t in self.seen.held.get(last, {}).items()]
@@ -372,6 +394,7 @@ class Story:
 
 WEIGHTS = {
     "enqueue": 4, "cancel": 2, "rerun": 2, "delete": 1, "pause_and_resume": 1,
+    "pause_or_resume_a_task": 3,
     "claim": 5, "settle": 6, "send_the_last_turn_again": 2, "settle_with_an_old_token": 2,
     "beat": 2, "die": 3, "retire": 1, "catch": 2, "fall_due": 3, "pass_the_ttl": 1, "pass_the_failure_ttl": 1,
 }  # fmt: skip

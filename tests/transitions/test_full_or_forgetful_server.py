@@ -35,8 +35,8 @@ async def test_every_script_survives_a_script_flush(client: Client, store: Store
         lambda: client.failures.look(None, "latest", 5),
         lambda: client.failures.purge([FailedEntry(Place(b"5", b"f"), "5", b"", b"")]),
         lambda: client.delete(JobId("f")),
-        client.pause,
-        client.resume,
+        client.pauses.pause,
+        client.pauses.resume,
         client.stats,
         lambda: client.inspect([JobId("b")]),
         lambda: client.purge("waiting"),
@@ -100,8 +100,8 @@ async def test_a_full_server_can_be_paused_and_resumed(client: Client, store: St
     """A queue that runs wild is stopped first of all, and by a process that has never used it before."""
     store.seed(queued("a"))
     full()
-    assert await client.pause() is True
-    assert await client.resume() is True
+    assert await client.pauses.pause() is True
+    assert await client.pauses.resume() is True
 
 
 async def test_a_full_server_still_answers(client: Client, store: Store, full: Fill) -> None:

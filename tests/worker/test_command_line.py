@@ -44,6 +44,9 @@ log = logging.getLogger("shop")
 queue = Queue("default")
 not_a_queue = 7
 
+class Others:
+    low = Queue("low")
+
 @queue.task
 async def double(n: int, password: str = "") -> int:
     log.info("doubling %d", n)
@@ -230,7 +233,7 @@ def has_state(server: Server, job_id: str, state: str) -> None:
 
 def test_the_banner_says_who_works_on_what_and_where(start: Start, server: Server) -> None:
     """The first lines answer most questions of the kind "why does it not run my job"."""
-    worker = start("tasks:queue", "-c", "7")
+    worker = start("tasks:queue=6,max=2", "-c", "7")
     worker.said("tasks: ")
     worker.signal()
 
@@ -238,7 +241,7 @@ def test_the_banner_says_who_works_on_what_and_where(start: Start, server: Serve
     first, where, limits, tasks = (line.partition(" ")[2].strip() for line in worker.lines[:4])
     assert re.fullmatch(rf"worker \S+:{worker.pid} - aqueue [\d.]+, python [\d.]+\S*, uvloop", first)
     assert re.match(rf"(redis|valkey)\S* \S*? ?at {re.escape(server.url)}\b", where)
-    assert limits == "queues default - concurrency 7, timeout 300s, attempts 4, lease 15s"
+    assert limits == "queues default=6,max=2 - concurrency 7, timeout 300s, attempts 4, lease 15s"
     assert tasks == "tasks: block, double, fetch, wait_for"
 
 
@@ -386,6 +389,9 @@ def test_the_help_fits_a_screen_and_ends_in_examples(start: Start) -> None:
         (["tasks:not_a_queue"], "'tasks:not_a_queue' is a int, not a Queue; module tasks has queue."),
         (["tasks:nothing"], "'tasks:nothing' does not exist, not a Queue; module tasks has queue."),
         (["tasks:queue", "tasks:queue"], "takes each queue once"),
+        (["tasks:queue=0"], "'tasks:queue=0': its weight must be a whole number from 1 to 1,000,000, not '0'."),
+        (["tasks:queue,max=0"], "'tasks:queue,max=0': its cap must be a whole number from 1 to 1,000,000, not '0'."),
+        (["tasks:queue=3", "tasks:Others.low"], "weights must name all queues of the worker or none, and low has none"),
         (["tasks:queue", "--grace", "soon"], "must read like '90', '5m' or '1h30m', not 'soon'"),
         (["tasks:queue", "--url", "reddis://:geheim@host"], "'reddis://:***@host' is not an address of Redis"),
         (["--check", "tasks:queue"], "takes names of queues such as default"),

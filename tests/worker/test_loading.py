@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aqueue import ConfigurationError
-from aqueue.worker.loading import load_queues
+from aqueue.worker.loading import load_lines, load_queues
 
 SHOP = """
 from aqueue import Queue
@@ -88,6 +88,34 @@ def test_a_slip_is_told_what_is_there_instead(spec: str, message: str) -> None:
     """The answer is nearly always in the module itself."""
     with pytest.raises(ConfigurationError) as refused:
         names(spec)
+    assert message in str(refused.value)
+
+
+def test_weights_and_caps_are_written_behind_the_queue() -> None:
+    """They read back as they were written, which is how the worker and `aqueue stats` show them."""
+    specs = ["shop_of_test.tasks:high=6", "shop_of_test.tasks:low=3,max=2", "single_of_test,max=4", "single_of_test"]
+    assert list(map(str, load_lines(specs))) == ["high=6", "low=3,max=2", "only,max=4", "only"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ("=", "its weight must be a whole number from 1 to 1,000,000, not ''."),
+        ("=-1", "its weight must be a whole number from 1 to 1,000,000, not '-1'."),
+        ("=1.5", "not '1.5'."),
+        ("=²", "not '²'."),
+        ("=9" + "9" * 5000, "its weight must be a whole number"),
+        (",max=x", "its cap must be a whole number from 1 to 1,000,000, not 'x'."),
+        (",max=2,max=3", "its cap must be"),
+        (",3", "says '3', which is not understood; write nowhere:queue=WEIGHT,max=JOBS"),
+        ("=3,", "says '', which is not understood"),
+        ("=3,limit=2", "says 'limit=2', which is not understood"),
+    ],
+)
+def test_numbers_are_checked_before_anything_is_imported(numbers: str, message: str) -> None:
+    """A slip in the last queue must not wait for the imports of the others."""
+    with pytest.raises(ConfigurationError) as refused:
+        load_lines([f"nowhere:queue{numbers}"])
     assert message in str(refused.value)
 
 

@@ -5,6 +5,7 @@
 -- KEYS suspects   list  ids one crash away from the limit
 -- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
 -- KEYS held_back  zset  all jobs that wait before a closed gate
+-- KEYS shelves    hash  paused tasks, and those whose shelves are to be emptied
 -- KEYS scheduled  zset  id by due time
 -- KEYS failed     zset  failed jobs
 -- KEYS workers    zset  worker by lease deadline
@@ -18,7 +19,7 @@
 --- @include diagnosis
 
 local at = {
-  prefix = prefix, queued = queued, suspects = suspects, ranked = ranked, held_back = held_back, scheduled = scheduled, failed = failed, workers = workers,
+  prefix = prefix, queued = queued, suspects = suspects, ranked = ranked, held_back = held_back, shelves = shelves, scheduled = scheduled, failed = failed, workers = workers,
   now = now_ms(), look = look,
 }
 local answers = {}

@@ -5,10 +5,11 @@
 -- KEYS suspects   list  ids one crash away from the limit
 -- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
 -- KEYS held_back  zset  all jobs that wait before a closed gate
+-- KEYS shelves    hash  paused tasks, and those whose shelves are to be emptied
 -- KEYS scheduled  zset  id by due time
 -- KEYS failed     zset  failed jobs
 -- KEYS workers    zset  worker by lease deadline
--- ARGV prefix     str   of the queue's keys, for what the workers hold
+-- ARGV prefix     str   of the queue's keys, for what the workers hold, and the shelves
 -- ARGV state      str   queued | scheduled | running | failed
 -- ARGV offset     int
 -- ARGV limit      int
@@ -70,4 +71,12 @@ end)
 page_of(redis.call('ZCARD', held_back), function(first, final)
   return redis.call('ZRANGE', held_back, first, final)
 end)
+local tasks = redis.call('HKEYS', shelves)
+table.sort(tasks)
+for _, task in ipairs(tasks) do
+  local length = redis.pcall('ZCARD', prefix .. 'shelf:' .. task) -- no number if it cannot be read
+  page_of(type(length) == 'number' and length or 0, function(first, final)
+    return redis.call('ZRANGE', prefix .. 'shelf:' .. task, first, final)
+  end)
+end
 return ids

@@ -5,9 +5,10 @@
 -- KEYS suspects   list  ids one crash away from the limit
 -- KEYS ranked     zset  jobs of other priorities than the usual, by rank and instant
 -- KEYS held_back  zset  all jobs that wait before a closed gate
+-- KEYS shelves    hash  paused tasks, and those whose shelves are to be emptied
 -- KEYS scheduled  zset  id by due time
 -- KEYS failed     zset  failed jobs
--- ARGV prefix     str   of the queue's keys, for the records of the purged jobs
+-- ARGV prefix     str   of the queue's keys, for the records of the purged jobs, and the shelves
 -- ARGV what       str   waiting | failed
 -- ARGV limit      int
 -- RETURNS how many jobs were deleted | whether some remain
@@ -40,6 +41,7 @@ redis.call('LLEN', suspects)
 for _, set in ipairs({ ranked, held_back, scheduled }) do
   redis.call('ZCARD', set)
 end
+redis.call('HLEN', shelves)
 if what == 'failed' then
   local pairs_ = redis.call('ZPOPMIN', failed, limit)
   for i = 1, #pairs_, 2 do
@@ -58,6 +60,18 @@ for zset, state in pairs({ [ranked] = 'queued', [held_back] = 'queued', [schedul
     remove(popped[i], state)
   end
 end
-local left = redis.call('LLEN', queued) + redis.call('LLEN', suspects) + redis.call('ZCARD', ranked)
+-- One shelf after the other, so that many of them do not make one call long.
+local shelved, budget = 0, limit
+for _, task in ipairs(redis.call('HKEYS', shelves)) do
+  local shelf = prefix .. 'shelf:' .. task
+  local popped = budget > 0 and redis.pcall('ZPOPMIN', shelf, budget) or {} -- without any if it cannot be read
+  for i = 1, #popped, 2 do
+    remove(popped[i], 'queued')
+  end
+  budget = budget - #popped / 2
+  local rest = redis.pcall('ZCARD', shelf)
+  shelved = shelved + (type(rest) == 'number' and rest or 0)
+end
+local left = shelved + redis.call('LLEN', queued) + redis.call('LLEN', suspects) + redis.call('ZCARD', ranked)
   + redis.call('ZCARD', held_back) + redis.call('ZCARD', scheduled)
 return { deleted, left > 0 and 1 or 0 }

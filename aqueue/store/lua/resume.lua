@@ -5,9 +5,8 @@
 -- KEYS workers    zset  worker by lease deadline
 -- ARGV prefix     str   of the queue's keys, for the workers' channels
 -- RETURNS whether it was paused before
+--- @include telling
 
 local before = redis.call('DEL', paused)
-for _, name in ipairs(redis.pcall('ZRANGE', workers, 0, -1)) do -- none if it cannot be read
-  redis.call('SPUBLISH', prefix .. 'channel:' .. name, 'resume')
-end
+tell_workers(prefix, workers, 'resume')
 return before

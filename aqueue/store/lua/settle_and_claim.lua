@@ -16,6 +16,7 @@
 -- KEYS workers    zset  worker by lease deadline
 -- KEYS failed     zset  failed jobs
 -- KEYS paused     str   present while paused
+-- KEYS shelves    hash  paused tasks, and those whose shelves are to be emptied
 -- KEYS stats      hash  counters
 -- ARGV prefix     str   of the queue's keys, for the records of jobs
 -- ARGV me         str   worker id
@@ -47,6 +48,7 @@
 --- @include outcomes
 --- @include settling
 --- @include leasing
+--- @include shelving
 --- @include claiming
 --- @include answering
 
@@ -54,7 +56,7 @@ local token = me .. '/' .. turn
 local mine = redis.call('HMGET', worker, 'turn', 'suspect', 'refused')
 local at = {
   me = me, prefix = prefix, queued = queued, suspects = suspects, ranked = ranked, held_back = held_back, timers = timers,
-  scheduled = scheduled, inbox = inbox, held = held, worker = worker, failed = failed, stats = stats, now = now_ms(), suspect = mine[2], crash_limit = crash_limit,
+  scheduled = scheduled, inbox = inbox, held = held, shelves = shelves, worker = worker, failed = failed, stats = stats, now = now_ms(), suspect = mine[2], crash_limit = crash_limit,
   result_ttl_ms = result_ttl_ms, failed_cap = failed_cap, front = {},
 }
 
@@ -134,11 +136,15 @@ if next_due == 0 then
 end
 
 -- Nearly always none of them exists, and one question does for all.
-at.aside = redis.call('EXISTS', paused, inbox, suspects, ranked, timers) > 0
+at.aside = redis.call('EXISTS', paused, inbox, suspects, ranked, timers, shelves) > 0
 if at.aside then
   fire_timers(at)
 end
-local is_paused = at.aside and redis.call('EXISTS', paused) == 1
+local is_paused = false
+if at.aside and redis.call('EXISTS', paused, shelves) > 0 then
+  read_shelves(at)
+  is_paused = redis.call('EXISTS', paused) == 1
+end
 local leased, facts, envelopes, more = {}, {}, {}, false
 if not is_paused and free > 0 then
   leased, facts, envelopes, more = claim(at, token, free)
@@ -151,6 +157,7 @@ if at.aside then
   if redis.call('EXISTS', ranked) == 1 then
     wake(queued) -- for who has a free slot still
   end
+  tidy_shelves(at)
 end
 if redis.call('EXISTS', timers) == 1 then
   local opens = ms_until_first(timers)

@@ -9,9 +9,11 @@
 -- KEYS failed     zset  failed jobs
 -- KEYS workers    zset  worker by lease deadline
 -- KEYS paused     str   present while paused
+-- KEYS shelves    hash  paused tasks, and those whose shelves are to be emptied
 -- KEYS stats      hash  counters
--- ARGV prefix     str   of the queue's keys, for the workers and the oldest job
--- RETURNS queued scheduled running failed, held back of the queued | paused | age of the oldest queued job in ms, -1 none | counters | workers
+-- ARGV prefix     str   of the queue's keys, for the workers, the shelves and the oldest job
+-- RETURNS queued scheduled running failed, held back of the queued | paused | age of the oldest queued job that is not
+--         of a paused task in ms, -1 none | counters | workers | shelves: task, ms since its pause, -1 if it is over, jobs
 --- @include clock
 --- @include queueing
 
@@ -42,8 +44,24 @@ for i = 1, #alive, 2 do
   list[#list + 1] = { alive[i], redis.call('HGET', prefix .. 'worker:' .. alive[i], 'info') or '', count, tonumber(alive[i + 1]) - now }
 end
 
+local heads, on_shelves = { oldest or TICKET }, {}
+local entries = redis.call('HGETALL', shelves)
+for i = 1, #entries, 2 do
+  local shelf, since = prefix .. 'shelf:' .. entries[i], number(entries[i + 1])
+  local jobs = redis.pcall('ZCARD', shelf)
+  jobs = type(jobs) == 'number' and jobs or 0 -- none where it cannot be read
+  waiting = waiting + jobs
+  if jobs > 0 and since == 0 then
+    heads[#heads + 1] = redis.call('ZRANGE', shelf, 0, 0)[1]
+  end
+  on_shelves[#on_shelves + 1] = { entries[i], since > 0 and math.max(0, now - since) or -1, jobs }
+end
+for _, zset in ipairs({ ranked, held_back }) do
+  heads[#heads + 1] = redis.call('ZRANGE', zset, 0, 0)[1]
+end
+
 local age = -1
-for _, id in ipairs({ oldest or TICKET, redis.call('ZRANGE', ranked, 0, 0)[1], redis.call('ZRANGE', held_back, 0, 0)[1] }) do
+for _, id in ipairs(heads) do
   local seen = redis.pcall('HMGET', prefix .. 'job:' .. id, 'due_ms', 'enqueued_ms')
   local since = not seen.err and (seen[1] or seen[2])
   age = since and math.max(age, now - number(since)) or age
@@ -60,4 +78,5 @@ return {
   age,
   redis.call('HGETALL', stats),
   list,
+  on_shelves,
 }

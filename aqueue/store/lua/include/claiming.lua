@@ -1,9 +1,12 @@
 -- claiming: hand waiting jobs to one worker
 --
--- Needs counting, clock, queueing, limiting, finish, leasing. `at` carries the queue's keys, the worker, the limits and the time.
+-- Needs counting, clock, queueing, limiting, finish, leasing, shelving. `at` carries the queue's keys, the worker, the limits and the time.
 
 -- Entries without a job to run (tickets, cancelled and expired jobs) that one call may discard.
 local DISCARD_LIMIT = 500
+
+-- The same while tasks are paused: to set a job aside takes longer.
+local SHELVE_LIMIT = 200
 
 -- Of an instant in ms, until the year 5138; what is longer was not written by us.
 local INSTANT_DIGITS = 14
@@ -33,7 +36,7 @@ end
 local function begin(at, id, record, token)
   local fields = redis.call('HGETALL', record)
   local facts = fields[4]
-  if not is_fresh(fields) then
+  if at.paused_tasks or not is_fresh(fields) then
     local seen = by_name(fields)
     if seen.state ~= 'queued' then
       return nil
@@ -42,6 +45,12 @@ local function begin(at, id, record, token)
       finish(locate(at, id), 'expired', at.now, at.result_ttl_ms, {})
       tally(at.stats, 'expired')
       pass_by(at, 'expired', id)
+      return nil
+    end
+    if seen.shelf then
+      leave_shelf(at, id, record, seen.shelf)
+    end
+    if at.paused_tasks and shelve(at, id, record, seen) then
       return nil
     end
     local crashes = number(seen.crashes)
@@ -69,12 +78,8 @@ end
 
 local BEFORE_USUAL = string.format('(%.0f', USUAL_RANK)
 
-local function pop_ranked(at, count, below)
-  local ids = redis.call('ZRANGE', at.ranked, '-inf', below, 'BYSCORE', 'LIMIT', 0, count)
-  return #ids > 0 and redis.call('ZREM', at.ranked, unpack(ids)) and ids
-end
-
--- The inbox first, since nobody else can reach it; a suspect only where none runs; then the queue, by priority.
+-- The inbox first, since nobody else can reach it; a suspect only where none runs; then the queue, by priority,
+-- and before it who comes back from a shelf.
 local function next_ids(at, count)
   if not at.aside then
     return redis.call('RPOP', at.queued, count)
@@ -82,6 +87,7 @@ local function next_ids(at, count)
   return redis.call('RPOP', at.inbox, count)
     or not at.suspect and redis.call('RPOP', at.suspects, 1)
     or pop_ranked(at, count, BEFORE_USUAL)
+    or pop_shelved(at, count)
     or redis.call('RPOP', at.queued, count)
     or pop_ranked(at, count, '+inf')
 end
@@ -112,7 +118,7 @@ local function claim(at, token, wanted)
       break
     end
     examined = examined + #ids
-    over = examined >= free + DISCARD_LIMIT
+    over = examined >= free + (at.paused_tasks and SHELVE_LIMIT or DISCARD_LIMIT)
     for _, id in ipairs(ids) do
       local intact, fact = pcall(begin, at, id, records .. id, token)
       if not intact then -- one damaged record must not cost the jobs that were popped with it

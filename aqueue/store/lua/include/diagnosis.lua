@@ -21,7 +21,17 @@ local function is_in_line(at, id, record)
   return false
 end
 
+-- A shelf counts as long as claims or a resume would look there.
+local function is_shelved(at, id, record)
+  local task = redis.call('HGET', record, 'shelf')
+  local known = task and redis.call('HEXISTS', at.shelves, task) == 1
+  return known and type(redis.pcall('ZSCORE', at.prefix .. 'shelf:' .. task, id)) == 'string'
+end
+
 local function is_waiting(at, id, record)
+  if is_shelved(at, id, record) then
+    return true
+  end
   if at.look == 0 then
     return false
   end

@@ -34,11 +34,16 @@ local function free_key(job, state, digest, scope)
   end
 end
 
+local function leave_shelf(at, id, record, task)
+  redis.pcall('ZREM', at.prefix .. 'shelf:' .. task, id)
+  redis.call('HDEL', record, 'shelf')
+end
+
 -- job: {at, id, record, payload}; fields: flat list to store with the end; ttl_ms: -1 for ever, 0 not at all; noted: called if runs
 -- before were noted, so that this one is, too
 local function finish(job, state, now, ttl_ms, fields, noted)
   local seen = redis.call('HMGET', job.record, 'unique', 'waiters', state == 'failed' and 'failure_ttl_ms' or 'result_ttl_ms',
-    'limits', 'scope', 'history')
+    'limits', 'scope', 'history', 'shelf')
   local own_ms = tonumber(seen[3] or nil)
   if own_ms == math.floor(own_ms or 0) and own_ms >= -1 and own_ms <= LONGEST_MS then -- else the record is damaged
     ttl_ms = own_ms
@@ -65,6 +70,9 @@ local function finish(job, state, now, ttl_ms, fields, noted)
   end
   if seen[4] then
     pcall(free_limits, job.at, job.id, seen[4]) -- a gate that cannot be read must not leave the end half told
+  end
+  if seen[7] then
+    leave_shelf(job.at, job.id, job.record, seen[7])
   end
   if seen[2] then
     redis.call('HDEL', job.record, 'waiters')
