@@ -32,6 +32,7 @@ from aqueue.errors import (
     RateLimited,
     ResultTimeout,
     RetryLater,
+    ScheduleNotFound,
     StoreError,
     StoreFull,
     StoreUnavailable,
@@ -48,6 +49,7 @@ from aqueue.middleware import Middleware
 from aqueue.pausing import Paused
 from aqueue.queue import Queue, enqueue
 from aqueue.retry import Retry
+from aqueue.schedules import ScheduleInfo
 from aqueue.settings import Settings
 from aqueue.task import Task
 from aqueue.unique import Debounce, Throttle, Unique
@@ -92,6 +94,8 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryLater",
+    "ScheduleInfo",
+    "ScheduleNotFound",
     "Settings",
     "Signing",
     "StoreError",

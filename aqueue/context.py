@@ -10,6 +10,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, get_type_hints
 
@@ -18,6 +19,7 @@ import msgspec
 
 from aqueue.errors import ConfigurationError, shown
 from aqueue.job import Job
+from aqueue.job_ids import slot_of
 
 if TYPE_CHECKING:
     from aqueue.task import Task
@@ -42,6 +44,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What the worker's lifespan yielded."""
     headers: Mapping[str, str] = {}
     """What middleware sent along with the job."""
+
+    @property
+    def slot(self) -> datetime | None:
+        """The instant of its schedule that this job stands for, which may be earlier than now; None for other jobs."""
+        return None if self.job is None else slot_of(self.job.id)
 
 
 current_context: Final[ContextVar[Context | None]] = ContextVar("aqueue_context", default=None)

@@ -6,7 +6,7 @@
     ├── TaskError           UnknownTask, NotSerializable, BadArguments
     ├── RateLimited         (raised by a job, also a signal like those below)
     ├── StoreError          StoreUnavailable, StoreFull, UnsafeServer, DurabilityError
-    └── ConfigurationError  (also a ValueError)
+    └── ConfigurationError  (also a ValueError)  ScheduleNotFound
 
 Each message is one sentence that says what to do next. `RetryLater` and `Discard` are not errors: a job
 raises them to tell the worker what should become of it.
@@ -187,6 +187,15 @@ class UnsafeServer(StoreError):
 
 class ConfigurationError(AqueueError, ValueError):
     """An option, name or address cannot be right."""
+
+
+class ScheduleNotFound(ConfigurationError):
+    """No schedule has this id."""
+
+    def __init__(self, schedule_id: str, queue: str, near: list[str]) -> None:
+        hint = f"did you mean {' or '.join(near)}?" if near else "`aqueue schedules` lists them."
+        super().__init__(f"There is no schedule {schedule_id!r} on queue {queue}; {hint}")
+        self.schedule_id = schedule_id
 
 
 class RateLimited(AqueueError):

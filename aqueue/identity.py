@@ -50,7 +50,11 @@ def gate_words(call: Call[Any], sent: Outgoing, settings: Settings) -> str:
 
 
 def _word(limit: Limit, name: str, call: Call[Any], sent: Outgoing) -> str:
-    value = "" if limit.key is None else _values(call, sent, (limit.key,))
+    return gate_word(limit, name, "" if limit.key is None else _values(call, sent, (limit.key,)))
+
+
+def gate_word(limit: Limit, name: str, value: str = "") -> str:
+    """Write one gate, for one value of the argument that it goes by."""
     kind = "c" if isinstance(limit, Concurrency) else limit.word
     return limit.word % gate_digest(kind, name, value)
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from aqueue.settings import Duration
+
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
@@ -65,6 +67,11 @@ TRANSITIONS: Final[dict[str, tuple[tuple[JobState | None, JobState | None], ...]
         (JobState.SCHEDULED, JobState.CANCELLED),
         (JobState.QUEUED, JobState.CANCELLED),
         (JobState.RUNNING, JobState.CANCELLED),
+    ),
+    "reschedule": (
+        (JobState.QUEUED, JobState.SCHEDULED),
+        (JobState.SCHEDULED, JobState.SCHEDULED),
+        (JobState.SCHEDULED, JobState.QUEUED),
     ),
     "rerun": (
         (JobState.FAILED, JobState.QUEUED),
@@ -194,6 +201,7 @@ class JobSource(Protocol):
     async def job_info(self, job_id: JobId) -> JobInfo: ...
     async def job_result(self, job_id: JobId, timeout: float | None, decode: Callable[[bytes], R]) -> R: ...
     async def cancel(self, job_id: JobId) -> Cancellation: ...
+    async def reschedule(self, job_id: JobId, *, delay: Duration | None, at: datetime | None) -> datetime: ...
 
 
 class Job(Generic[R_co]):
@@ -247,3 +255,12 @@ class Job(Generic[R_co]):
     async def cancel(self) -> Cancellation:
         """Cancel the job wherever it is, and say what that did. Errors: JobNotFound."""
         return await self._source.cancel(self.id)
+
+    async def reschedule(self, *, delay: Duration | None = None, at: datetime | None = None) -> datetime:
+        """Give the job another time, if it waits for its start, and return when it is due.
+
+        Also one that waits before a limit, or for its next attempt. The time of its `ttl` counts from then on.
+        Units:  `delay` from now, in seconds, a timedelta or text such as "5m"; `at` is an aware datetime.
+        Errors: JobNotFound; ConfigurationError if the job runs or has ended, and unless one of both is given.
+        """
+        return await self._source.reschedule(self.id, delay=delay, at=at)

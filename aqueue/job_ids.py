@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import threading
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Final
 
 from aqueue.job import JobId
+from aqueue.settings import instant
 
 RANDOM_BITS: Final = 72
 STEPS_DRAWN: Final = 1024
@@ -59,6 +62,16 @@ def _half(bits: int) -> str:
         f"{_PAIRS[bits >> 50]}{_PAIRS[bits >> 40 & 1023]}{_PAIRS[bits >> 30 & 1023]}"
         f"{_PAIRS[bits >> 20 & 1023]}{_PAIRS[bits >> 10 & 1023]}{_PAIRS[bits & 1023]}"
     )
+
+
+_SLOT: Final = re.compile(r"\.(\d{1,14})(?:~[0-9a-f]+)?$")
+"""How ids of jobs end that schedules have started: with the slot, Unix ms, and with a unique key's digest if sealed."""
+
+
+def slot_of(job_id: str) -> datetime | None:
+    """Read the slot that a schedule's job stands for out of its id, if it stands for one."""
+    found = _SLOT.search(job_id)
+    return None if found is None else instant(int(found[1]))
 
 
 def new_job_id() -> JobId:

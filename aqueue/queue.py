@@ -21,7 +21,7 @@ from aqueue.middleware import Middleware, Outgoing, around_enqueue, checked_laye
 from aqueue.opening import Opening
 from aqueue.options import Options, TaskOptions, make_task_options
 from aqueue.pausing import Pausing
-from aqueue.schedule import Schedule
+from aqueue.schedules import Schedules
 from aqueue.scheduling import Scheduling
 from aqueue.settings import Settings
 from aqueue.store import codec
@@ -75,7 +75,7 @@ class Queue(Scheduling, Pausing, Limiting):
         self.middleware = checked_layers(middleware, "Queue")
         self._producers = Producers(self.middleware)
         self.tasks: dict[str, Task[..., Any]] = {}
-        self.schedules: dict[str, Schedule] = {}
+        self.schedules = Schedules(self)
         self._opening = Opening(self.name, self.settings, self.wire, url=url, given=client)
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, Waiting] = WeakKeyDictionary()
 

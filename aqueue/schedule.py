@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import zoneinfo
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Final, Literal, TypeAlias
 
 from cronsim import CronSim, CronSimError
 
-from aqueue.errors import ConfigurationError
-from aqueue.settings import Duration, instant_ms, seconds
-
-if TYPE_CHECKING:
-    from aqueue.task import Call
+from aqueue.errors import ConfigurationError, shown
+from aqueue.settings import MAX_COUNT, Duration, instant_ms, seconds
 
 Misfire: TypeAlias = Literal["skip", "once", "all"]
 Overlap: TypeAlias = Literal["allow", "skip", "queue"]
@@ -35,6 +33,8 @@ ALIASES: Final = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+FIXED: Final = re.compile(r"UTC(?:([+-])([01]\d|2[0-3]):([0-5]\d))?")
+"""A zone without a history, as Python writes it."""
 FIELDS: Final = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
 MISFIRE_GRACE_MS: Final = 10_000
 """A slot that nobody could start for longer than this was missed."""
@@ -81,8 +81,9 @@ class Cron:
             return self.tz
         if not isinstance(self.tz, str):
             raise ConfigurationError(f"tz must be a zone's name such as 'Europe/Paris', or a tzinfo, not {self.tz!r}.")
-        if self.tz == "UTC":
-            return UTC
+        if fixed := FIXED.fullmatch(self.tz):
+            sign, hours, minutes = fixed.groups(default="0")
+            return timezone((-1 if sign == "-" else 1) * timedelta(hours=int(hours), minutes=int(minutes)))
         try:
             return zoneinfo.ZoneInfo(self.tz)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
@@ -111,7 +112,11 @@ class Cron:
         begin = datetime.fromtimestamp(instant // 1000, UTC).astimezone(self._zone())
         sim = CronSim(self._text(), begin, reverse=reverse)
         _, minutes, hours, *_ = sim.parts
-        if sim.fixup_tz is None and begin.tzinfo is not UTC and not (minutes.startswith("*") or hours.startswith("*")):
+        if (
+            sim.fixup_tz is None
+            and not isinstance(begin.tzinfo, timezone)
+            and not (minutes.startswith("*") or hours.startswith("*"))
+        ):
             sim.fixup_tz, sim.dt = begin.tzinfo, sim.dt.replace(tzinfo=None)
         return sim
 
@@ -147,21 +152,47 @@ class Every:
         return f"every {self.interval:g} s"
 
 
+@dataclass(frozen=True, slots=True)
+class At:
+    """One instant."""
+
+    at_ms: int
+
+    def after(self, instant: int) -> Iterator[int]:
+        """As Cron."""
+        if self.at_ms > instant:
+            yield self.at_ms
+
+    def before(self, instant: int, count: int) -> int:  # noqa: ARG002  # as Cron
+        """As Cron."""
+        return min(instant, self.at_ms - 1)
+
+    def __str__(self) -> str:
+        return f"at {self._shown()}"
+
+    def _shown(self) -> str:
+        return datetime.fromtimestamp(self.at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
+
+
+Timing: TypeAlias = Cron | Every | At
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A call that is made again and again.
+    """When a call is made again and again, and what becomes of it where that is not as it should be.
 
     Units: milliseconds.
     """
 
     id: str
-    call: Call[Any]
-    timing: Cron | Every
+    timing: Timing
     misfire: Misfire = "once"
     overlap: Overlap = "allow"
     jitter_ms: int = 0
     start_ms: int = 0
     end_ms: int | None = None
+    repeat: int = 0
+    """So many jobs in all; 0 without end."""
     run_at_start: bool = False
 
     def slots(self, after: int, now: int) -> list[int]:
@@ -169,7 +200,7 @@ class Schedule:
         due: list[int] = []
         if now - after > LONG_MS:
             after = max(after, self.timing.before(now, MISFIRE_LIMIT))
-        for slot in self._slots_after(after):
+        for slot in self.upcoming(after):
             if slot > now:
                 break
             due.append(slot)
@@ -184,23 +215,18 @@ class Schedule:
 
     def next(self, after: int) -> int | None:
         """Give the first slot after an instant, if there is one."""
-        return next(self._slots_after(after), None)
+        return next(self.upcoming(after), None)
 
-    def _slots_after(self, instant: int) -> Iterator[int]:
+    def upcoming(self, instant: int) -> Iterator[int]:
+        """Give the slots after an instant."""
         for slot in self.timing.after(max(instant, self.start_ms - 1)):
             if self.end_ms is not None and slot > self.end_ms:
                 return
             yield slot
 
-    def __str__(self) -> str:
-        """What a changed definition differs in; the times first."""
-        parts = (self.misfire, self.overlap, self.jitter_ms, self.start_ms, self.end_ms)
-        return f"{self.timing}; {' '.join(map(str, parts))} {self.call.args} {self.call.kwargs}"
-
 
 def make_schedule(
-    call: Call[Any],
-    timing: Cron | Every,
+    timing: Timing,
     *,
     id: str,  # noqa: A002  # the word that people know it by
     misfire: Misfire = "once",
@@ -208,6 +234,7 @@ def make_schedule(
     jitter: Duration = 0,
     start: datetime | None = None,
     end: datetime | None = None,
+    repeat: int | None = None,
     run_at_start: bool = False,
 ) -> Schedule:
     """Check a schedule's options and settle their units. Errors: ConfigurationError."""
@@ -215,19 +242,25 @@ def make_schedule(
         raise ConfigurationError(f"misfire must be 'skip', 'once' or 'all', not {misfire!r}.")
     if overlap not in ("allow", "skip", "queue"):
         raise ConfigurationError(f"overlap must be 'allow', 'skip' or 'queue', not {overlap!r}.")
+    if repeat is not None and not (
+        isinstance(repeat, int) and not isinstance(repeat, bool) and 1 <= repeat <= MAX_COUNT
+    ):
+        raise ConfigurationError(f"repeat must be a whole number of at least 1, or None, not {shown(repeat)}.")
+    if isinstance(timing, At) and (start or end or repeat or run_at_start):
+        raise ConfigurationError("at comes once; leave out start, end, repeat and run_at_start.")
     start_ms = 0 if start is None else instant_ms(start, "start")
     end_ms = None if end is None else instant_ms(end, "end")
     if end_ms is not None and end_ms < start_ms:
         raise ConfigurationError(f"schedule {id!r} ends before it starts; swap start and end.")
     return Schedule(
         id=id,
-        call=call,
         timing=timing,
         misfire=misfire,
         overlap=overlap,
         jitter_ms=round(seconds(jitter, "jitter") * 1000),
         start_ms=start_ms,
         end_ms=end_ms,
+        repeat=repeat or 0,
         run_at_start=bool(run_at_start),
     )
 

@@ -1,21 +1,27 @@
-"""How schedules are written: decorators of a queue that make a function a task, and have it called again and again."""
+"""How schedules are written: as decorators that have a task called again and again, or at run time.
+
+And how a job is given another time.
+"""
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
-from aqueue.errors import ConfigurationError
-from aqueue.limits import Concurrency
+from aqueue.definition import define, storable
+from aqueue.errors import ConfigurationError, JobNotFound, shown
+from aqueue.job import JobId, QueueName
 from aqueue.options import Options
-from aqueue.schedule import Cron, Every, Misfire, Overlap, Schedule, make_schedule
-from aqueue.settings import Duration, Settings
+from aqueue.schedule import Cron, Every, Misfire, Overlap, make_schedule
+from aqueue.schedules import ScheduleInfo, Schedules, timing_of
+from aqueue.settings import Duration, Settings, instant, instant_ms, seconds
+from aqueue.store.client import Client
 from aqueue.store.keys import checked_name
 from aqueue.store.wire import Wire
-from aqueue.submission import encoded, outgoing
-from aqueue.task import Task
+from aqueue.task import Call, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,16 +47,34 @@ class ScheduleOptions(TypedDict, total=False):
     run_at_start: bool
 
 
+class RunTimeOptions(TypedDict, total=False):
+    """What `queue.schedule(...)` takes besides the time; see ScheduleOptions. `repeat` ends it after so many jobs."""
+
+    repeat: int | None
+    misfire: Misfire
+    overlap: Overlap
+    jitter: Duration
+    start: datetime | None
+    end: datetime | None
+    run_at_start: bool
+
+
 class Scheduling(ABC):
     """The part of a queue that has to do with time."""
 
-    schedules: dict[str, Schedule]
+    name: QueueName
+    schedules: Schedules
     settings: Settings
+    tasks: dict[str, Task[..., Any]]
     wire: Wire
 
     @abstractmethod
     def register(self, function: Callable[..., Any], name: str | None, defaults: Options) -> Task[..., Any]:
         """Add a function under a name; see Queue.register."""
+
+    @abstractmethod
+    async def store(self) -> Client:
+        """Give the store client; see Queue.store."""
 
     def cron(
         self, expression: str, *, tz: str | tzinfo = "UTC", **options: Unpack[ScheduleOptions]
@@ -67,6 +91,57 @@ class Scheduling(ABC):
         Errors: as cron.
         """
         return ScheduleDecorator(self, Every(interval), options)
+
+    async def schedule(
+        self,
+        call: Call[Any],
+        *,
+        id: str,  # noqa: A002  # the word that people know it by
+        cron: str | None = None,
+        every: Duration | None = None,
+        at: datetime | None = None,
+        tz: str | tzinfo | None = None,
+        **options: Unpack[RunTimeOptions],
+    ) -> ScheduleInfo:
+        """Have a call made again and again, or once at a time, by any worker of the queue, from now on.
+
+        Exactly one of `cron`, `every` and `at` says when. The same id again replaces what it stood for, and changes
+        nothing where that is the same.
+        Units:  as for the decorators; `at` is an aware datetime.
+        Errors: ConfigurationError, also for an id that belongs to the code; NotSerializable; StoreFull,
+                StoreUnavailable.
+        """
+        name = checked_name(id, "schedule id")
+        schedule = make_schedule(timing_of(cron, every, at, tz), id=name, **options)
+        await self.schedules.define(define(self.own_call(call), schedule, self.settings, self.wire))
+        return await self.schedules.get(name)
+
+    def own_call(self, call: Call[R]) -> Call[R]:
+        """Refuse what is no call of a task of this queue. Errors: ConfigurationError."""
+        if not isinstance(call, Call):
+            raise ConfigurationError(f"A schedule takes a call such as task.call(...), not {shown(call)}.")
+        if call.task.queue is not self:
+            raise ConfigurationError(f"{call.task.name} is a task of queue {call.task.queue.name}; schedule it there.")
+        return call
+
+    async def reschedule(self, job_id: JobId, *, delay: Duration | None = None, at: datetime | None = None) -> datetime:
+        """Give a job that waits another time; see Job.reschedule."""
+        if (delay is None) == (at is None):
+            raise ConfigurationError("delay and at both say when to start; give exactly one of them.")
+        at_ms = None if at is None else max(1, instant_ms(at, "at"))
+        delay_ms = 0 if delay is None else round(seconds(delay, "delay") * 1000)
+        done, due_ms = await (await self.store()).schedules.reschedule(
+            JobId(checked_name(job_id, "job id")), uuid.uuid4().hex, delay_ms=delay_ms, at_ms=at_ms
+        )
+        match done:
+            case "missing":
+                raise JobNotFound(job_id)
+            case "running":
+                raise ConfigurationError(f"Job {job_id} is running; cancel it, or let it raise RetryLater.")
+            case "ended":
+                raise ConfigurationError(f"Job {job_id} has ended; run it again, or enqueue it anew.")
+            case _:
+                return instant(due_ms)
 
 
 class ScheduleDecorator:
@@ -90,20 +165,17 @@ class ScheduleDecorator:
         options: dict[str, Any] = dict(self._options)
         args, kwargs = options.pop("args", ()), options.pop("kwargs", {})
         name = checked_name(options.pop("id", None) or self._free_name(task.name), "schedule id")
-        if name in self._queue.schedules:
+        declared = self._queue.schedules.declared
+        if name in declared:
             raise ConfigurationError(f"There is a schedule {name!r} already; give one of the two another id.")
-        called = task
-        if self._options.get("overlap") == "queue":
-            gate = Concurrency(1, name=f"schedule {name}")
-            called = task.options(limit=[*(task.options_of_calls.limit or ()), gate])
-        call = called.call(*args, **kwargs)
-        encoded(call, outgoing(call), self._queue.settings, self._queue.wire)  # refused now, not at three at night
-        self._queue.schedules[name] = make_schedule(call, self._timing, id=name, **options)
+        schedule = make_schedule(storable(self._timing), id=name, **options)
+        call = task.call(*args, **kwargs)  # refused now, not at three at night, as is what cannot be written
+        declared[name] = define(call, schedule, self._queue.settings, self._queue.wire)
         return task
 
     def _free_name(self, name: str) -> str:
         number, free = 1, name
-        while free in self._queue.schedules:
+        while free in self._queue.schedules.declared:
             number += 1
             free = f"{name}:{number}"
         return free

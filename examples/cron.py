@@ -30,7 +30,7 @@ async def clean_up() -> None:
 async def main() -> None:
     async with queue, Worker(queue), Worker(queue), Worker(queue):  # three workers, and everything once
         await done.wait()
-        entries = await (await queue.store()).schedules.entries()
+        entries = await queue.schedules.list()
         print("scheduled:", ", ".join(sorted(entry.id for entry in entries)))
         print("polled", "several times, not once for each worker" if 1 < seen.count("poll") < 12 else seen)
         print(next(words for words in seen if words.startswith("a second")))

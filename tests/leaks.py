@@ -9,7 +9,7 @@ import redis
 
 BOUNDED = (
     "queues", "stats", "paused", "queued", "ranked", "scheduled", "suspects", "failed", "held_back", "timers",
-    "schedules", "shelves",
+    "schedules", "user_made", "shelves",
 )  # fmt: skip
 UNFINISHED = {"scheduled", "queued", "running"}
 
@@ -30,7 +30,9 @@ def leaks(client: redis.Redis, prefix: str = "aqueue") -> list[str]:
         record = f"{base}}}:job:{holder}"
         if kind in ("job", "payload", "unique") and client.hget(record, "state") in UNFINISHED:
             continue
-        if kind == "schedule" and client.zscore(f"{base}}}:schedules", rest) is not None:
+        if kind == "schedule" and any(
+            client.zscore(f"{base}}}:{index}", rest) is not None for index in ("schedules", "user_made")
+        ):
             continue
         if kind in ("worker", "held", "inbox") and client.zscore(f"{base}}}:workers", rest) is not None:
             continue

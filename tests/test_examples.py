@@ -193,6 +193,14 @@ def test_each_slot_of_a_schedule_comes_once(tmp_path: Path) -> None:
     ]
 
 
+def test_schedules_made_at_run_time_are_started_counted_and_changed(tmp_path: Path) -> None:
+    """And the docstring shows what a reader will see."""
+    printed = run(tmp_path, example("run_time_schedules")).stdout.splitlines()
+    docstring = Path(example("run_time_schedules")).read_text("utf-8").split('"""')[1]
+    assert printed == [line.strip() for line in docstring.partition("Prints:")[2].strip().splitlines()]
+    assert "a reminder, not before its time: True" in printed
+
+
 def test_a_worker_told_to_stop_leaves_its_unfinished_job_to_the_next(tmp_path: Path) -> None:
     """A deploy must cost neither a job nor an attempt."""
     done = run(tmp_path, example("graceful"))

@@ -12,7 +12,7 @@ import typer
 
 from aqueue import __version__
 from aqueue.errors import ConfigurationError
-from aqueue.ops import checkup, failed_commands, render
+from aqueue.ops import checkup, failed_commands, render, schedule_commands
 from aqueue.ops.command import (
     CONTEXT,
     NOT_DONE,
@@ -78,11 +78,7 @@ def stats(queues: Names = None, *, url: Url = None, prefix: Prefix = None, as_js
 app.command(**failed_commands.JOBS)(failed_commands.jobs)
 
 
-@app.command(**examples("aqueue schedules", "aqueue schedules default --json"))
-def schedules(queues: Names = None, *, url: Url = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """List what repeats, the next to come first."""
-    found = ask(Where(url, prefix), lambda site: site.schedules(queues or []))
-    show(found, render.show_schedules, as_json=as_json)
+app.command(**schedule_commands.SCHEDULES)(schedule_commands.schedules)
 
 
 @app.command(**examples("aqueue job 06g3k1v0c2q8m", "aqueue job 06g3k1v0c2q8m --json | jq .job.args"))
@@ -112,12 +108,20 @@ def delete(ids: SomeIds, *, url: Url = None, prefix: Prefix = None, as_json: Jso
     act(Where(url, prefix), ids, Site.delete, as_json=as_json)
 
 
-@app.command(**examples("aqueue pause default", "aqueue pause default --task send_mail"))
+@app.command(**examples("aqueue pause default --for 10m", "aqueue pause default --task send_mail"))
 def pause(
-    queues: SomeNames, *, task: TaskName = None, url: Url = None, prefix: Prefix = None, as_json: Json = False
+    queues: SomeNames,
+    *,
+    task: TaskName = None,
+    duration: Annotated[
+        str | None, typer.Option("--for", metavar="SPAN", show_default=False, help="then it ends by itself, as 10m")
+    ] = None,
+    url: Url = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
 ) -> None:
     """Let no job start, or none of one task; what runs goes on."""
-    show(ask(Where(url, prefix), lambda site: site.pause(queues, task)), render.show_paused, as_json=as_json)
+    show(ask(Where(url, prefix), lambda site: site.pause(queues, task, duration)), render.show_paused, as_json=as_json)
 
 
 @app.command(**examples("aqueue resume default", "aqueue resume default --task send_mail"))

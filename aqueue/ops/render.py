@@ -126,14 +126,19 @@ def show_stats(out: Console, stats: Stats) -> None:
 def show_schedules(out: Console, found: Schedules) -> None:
     """Print when each comes next."""
     if not found.schedules:
-        out.print("Nothing is scheduled to repeat; write @queue.cron or @queue.every in the code, and start a worker.")
+        out.print(
+            "Nothing is scheduled to repeat; write @queue.cron or @queue.every in the code and start a worker, "
+            "or call queue.schedule(...)."
+        )
         return
-    table = _table("schedule", "queue", "task", "times", "next", "last job")
+    table = _table("schedule", "queue", "task", "of", "times", "next", "last job")
     for row in found.schedules:
-        due = "ended" if row.next_at is None else f"in {duration(max(0.0, (row.next_at - found.now).total_seconds()))}"
+        due = (
+            row.state if row.next_at is None else f"in {duration(max(0.0, (row.next_at - found.now).total_seconds()))}"
+        )
         table.add_row(
-            Text(plain(row.id), style="bold"), Text(row.queue), Text(plain(row.task)), Text(plain(row.times)),
-            Text(due), Text(plain(row.job or "-")),
+            Text(plain(row.id), style="bold"), Text(row.queue), Text(plain(row.task)), Text(row.owner),
+            Text(plain(row.times)), Text(due), Text(plain(row.job or "-")),
         )  # fmt: skip
     out.print(table)
 

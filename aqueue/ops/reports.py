@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from aqueue.job import Attempt, JobError, JobInfo
+from aqueue.schedules import ScheduleInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,14 +155,41 @@ def _error(error: JobError | None) -> ErrorRow | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleRow:
-    """One schedule; `next_at` is None once it has ended, `job` is that of its last slot."""
+    """One schedule; `next_at` is None while it is paused and once it has ended, `job` is that of its last slot.
+
+    `owner` is code or user, `state` active, paused or ended; `jobs` counts those that its slots have started.
+    """
 
     id: str
     queue: str
     task: str
+    owner: str
+    state: str
     times: str
     next_at: datetime | None
+    next: list[datetime]
+    last_slot: datetime | None
     job: str | None
+    jobs: int
+    repeat: int | None
+
+    @classmethod
+    def of(cls, info: ScheduleInfo) -> ScheduleRow:
+        """Lay out a snapshot of a schedule."""
+        return cls(
+            id=info.id,
+            queue=info.queue,
+            task=info.task,
+            owner=info.owner,
+            state=info.state,
+            times=info.times,
+            next_at=info.next[0] if info.next else None,
+            next=info.next,
+            last_slot=info.last_slot,
+            job=info.last_job,
+            jobs=info.jobs,
+            repeat=info.repeat,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +198,21 @@ class Schedules:
 
     now: datetime
     schedules: list[ScheduleRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleDone:
+    """What became of a request about one schedule: paused, resumed, started (a `job`), deleted, or already so."""
+
+    id: str
+    queue: str
+    done: str
+    job: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulesDone:
+    schedules: list[ScheduleDone]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from aqueue.ops.reports import (
     WorkerRow,
 )
 from aqueue.queue import Queue
-from aqueue.settings import Settings, instant
+from aqueue.settings import Settings
 from aqueue.store.client import BATCH, Client
 from aqueue.store.codec import WorkerInfo
 from aqueue.store.failures import Again
@@ -104,18 +104,7 @@ class Site:
 
     async def schedules(self, names: Sequence[str]) -> Schedules:
         """List what repeats, the next to come first."""
-        rows = [
-            ScheduleRow(
-                id=entry.id,
-                queue=queue.name,
-                task=entry.task,
-                times=entry.times,
-                next_at=None if entry.next_ms is None else instant(entry.next_ms),
-                job=entry.job or None,
-            )
-            for queue in self.chosen(names)
-            for entry in await (await queue.store()).schedules.entries()
-        ]
+        rows = [ScheduleRow.of(info) for queue in self.chosen(names) for info in await queue.schedules.list()]
         latest = datetime.max.replace(tzinfo=UTC)
         return Schedules(now=await self.now(), schedules=sorted(rows, key=lambda row: row.next_at or latest))
 
@@ -179,11 +168,11 @@ class Site:
 
     # changing queues
 
-    async def pause(self, names: Sequence[str], task: str | None = None) -> QueuesPaused:
-        """Let no further job start, or none of one task."""
+    async def pause(self, names: Sequence[str], task: str | None = None, duration: str | None = None) -> QueuesPaused:
+        """Let no further job start, for a time if one is given, or none of one task."""
         return QueuesPaused(
             queues=[
-                QueuePaused(queue=one.name, task=task, paused=True, changed=await one.pause(task))
+                QueuePaused(queue=one.name, task=task, paused=True, changed=await one.pause(task, duration=duration))
                 for one in self.chosen(names)
             ]
         )

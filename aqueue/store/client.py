@@ -248,7 +248,7 @@ class Client:
             [
                 *keys.places, keys.timers, keys.scheduled, keys.inbox(worker),
                 keys.held(worker),
-                keys.worker(worker), keys.workers, keys.stats,
+                keys.worker(worker), keys.workers, keys.changed, keys.stats,
             ],
             [keys.base, worker, turn, round(self.settings.lease * 1000), info, ttl_ms(self.settings.result_ttl)],
             items=running,

@@ -126,12 +126,22 @@ class Keys:
 
     @cached_property
     def schedules(self) -> str:
-        """Sorted set: schedule by its next slot, server ms."""
+        """Sorted set: schedules of the code by their next slot, server ms."""
         return f"{self.base}schedules"
 
+    @cached_property
+    def user_made(self) -> str:
+        """Sorted set: schedules that users have made at run time, by their next slot, server ms."""
+        return f"{self.base}user_made"
+
     def schedule(self, schedule_id: str) -> str:
-        """Hash: the definition of one schedule, its last slot and that slot's job. Removed with its code."""
+        """Hash: one schedule, its last slot and that slot's job. Removed with its code, or by users; or it ends."""
         return f"{self.base}schedule:{schedule_id}"
+
+    @cached_property
+    def changed(self) -> str:
+        """String: which change of a schedule was the last, for workers that did not hear of it. Expires."""
+        return f"{self.base}changed"
 
     @cached_property
     def timers(self) -> str:
@@ -189,6 +199,11 @@ class Keys:
         """Sharded channel on which one process hears of ended jobs, or one worker of cancels and resumes."""
         return f"{self.base}channel:{subscriber}"
 
+    @cached_property
+    def bell(self) -> str:
+        """Sharded channel on which all workers hear that a schedule was changed."""
+        return self.channel("schedules")
+
     @property
     def registry(self) -> str:
         """Set: names of all queues ever used. The one key outside the queues' slots."""
@@ -214,7 +229,9 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "patience": ("zset",),
     "timers": ("zset",),
     "schedules": ("zset",),
+    "user_made": ("zset",),
     "schedule": ("hash",),
+    "changed": ("string",),
     "scheduled": ("zset",),
     "workers": ("zset",),
     "worker": ("hash",),

@@ -157,8 +157,9 @@ def turn(reply: Any, token: LeaseToken) -> Turn:
 
 def beat(reply: Any) -> Beat:
     """Read the answer of lua/extend.lua."""
-    lost, cancelled, returned, next_reclaim, next_due, caught = reply
-    return Beat(ids(lost), ids(cancelled), ids(returned), seconds(next_reclaim), seconds(next_due), integer(caught))
+    lost, cancelled, returned, next_reclaim, next_due, caught, change = reply
+    waits = seconds(next_reclaim), seconds(next_due)
+    return Beat(ids(lost), ids(cancelled), ids(returned), *waits, integer(caught), text(change))
 
 
 def reclaimed(reply: Any) -> tuple[list[Gone], bool]:

@@ -44,7 +44,7 @@ class Mailbox:
 
     def __init__(self, connect: Callable[[], Awaitable[AbstractConnection]]) -> None:
         self._connect = connect
-        self._listeners: dict[str, Listener] = {}
+        self._listeners: dict[str, list[Listener]] = {}
         self._subscription: Subscription | None = None
         self._changing = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
@@ -52,39 +52,47 @@ class Mailbox:
     async def listen(self, channel: str, listener: Listener) -> None:
         """Return once messages on `channel` reach `listener`. Errors: those of redis-py, and OSError."""
         async with self._changing:
-            self._listeners[channel] = listener
+            listeners = self._listeners.setdefault(channel, [])
+            if listener not in listeners:
+                listeners.append(listener)
             try:
                 if self._subscription is not None:
                     await self._subscription.subscribe(channel)
             except ResponseError:
-                del self._listeners[channel]
+                self._let_go(channel, listener)
                 raise
             except (RedisError, OSError):  # it has just died, and the keeper does not know yet
                 await self._drop()
             if self._subscription is None:
                 refused = await self._open()
-                self._tell_restored(but=channel)
+                self._tell_restored(but=listener)
                 if channel in refused:
                     raise refused[channel]
             if self._keeper is None:
                 self._keeper = asyncio.get_running_loop().create_task(self._keep(), name="aqueue mailbox")
 
-    async def forget(self, channel: str) -> None:
-        """Hand messages on `channel` to nobody any more."""
+    async def forget(self, channel: str, listener: Listener) -> None:
+        """Hand messages on `channel` to this listener no more."""
         async with self._changing:
-            if self._listeners.pop(channel, None) is not None and self._subscription is not None:
+            if self._let_go(channel, listener) and self._subscription is not None:
                 with contextlib.suppress(RedisError, OSError):  # without a connection there is no subscription
                     await self._subscription.unsubscribe(channel)
 
+    def _let_go(self, channel: str, listener: Listener) -> bool:
+        """Say whether that was the last who listened on the channel."""
+        listeners = self._listeners.get(channel, [])
+        if listener in listeners:
+            listeners.remove(listener)
+        return not listeners and self._listeners.pop(channel, None) is not None
+
     def _heard(self, channel: str, message: str) -> None:
-        listener = self._listeners.get(channel)
-        if listener is not None:
+        for listener in list(self._listeners.get(channel, ())):
             listener.heard(message)
 
-    def _tell_restored(self, but: str = "") -> None:
+    def _tell_restored(self, but: Listener | None = None) -> None:
         """Tell all who listened already that they may have missed something."""
-        for channel, listener in list(self._listeners.items()):
-            if channel != but:
+        for listener in [one for listeners in self._listeners.values() for one in listeners]:
+            if listener is not but:
                 listener.restored()
 
     async def _open(self) -> dict[str, ResponseError]:
@@ -106,8 +114,7 @@ class Mailbox:
         return refused
 
     def _ended(self, channel: str) -> None:
-        listener = self._listeners.pop(channel, None)
-        if listener is not None:
+        for listener in self._listeners.pop(channel, ()):
             listener.moved()
 
     async def _drop(self) -> None:

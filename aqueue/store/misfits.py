@@ -52,7 +52,7 @@ def _keys_of_queue(store: Client) -> list[str]:
     keys = store.keys
     return [
         keys.queued, keys.suspects, keys.ranked, keys.held_back, keys.shelves, keys.timers, keys.scheduled,
-        keys.workers, keys.schedules, keys.failed, keys.pruned, keys.paused, keys.stats,
+        keys.workers, keys.schedules, keys.user_made, keys.changed, keys.failed, keys.pruned, keys.paused, keys.stats,
     ]  # fmt: skip
 
 

@@ -41,7 +41,20 @@ CONNECTION: Final = (
 tools; to be told."""
 
 PRODUCER: Final = Rights(
-    ("acquire", "await", "cancel", "enqueue", "inspect", "release_permit", "renew_permits"),
+    (
+        "acquire",
+        "await",
+        "cancel",
+        "define",
+        "describe",
+        "enqueue",
+        "inspect",
+        "release_permit",
+        "renew_permits",
+        "reschedule",
+        "schedules",
+        "steer",
+    ),
     (),
     (
         "job",
@@ -58,6 +71,10 @@ PRODUCER: Final = Rights(
         "passes",
         "line",
         "patience",
+        "schedules",
+        "user_made",
+        "schedule",
+        "changed",
         "shelf",
         "stats",
         "nowhere",
@@ -68,7 +85,7 @@ _WORKER_SCRIPTS: Final = ("extend", "promote", "prune", "reclaim", "retire", "se
 )  # fmt: skip
 _OPERATOR_SCRIPTS: Final = (
     "delete", "examine", "list", "list_failed", "mend", "pause", "pause_task", "purge", "purge_failed", "readmit",
-    "rerun", "resume", "resume_task", "schedules", "stats",
+    "rerun", "resume", "resume_task", "stats",
 )  # fmt: skip
 RIGHTS: Final = {
     Role.PRODUCER: PRODUCER,

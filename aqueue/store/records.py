@@ -160,6 +160,8 @@ class Beat(msgspec.Struct, frozen=True, gc=False):
     next_due: float | None
     caught: int = 0
     """Jobs in the inbox that no turn has taken yet."""
+    change: str = ""
+    """Which change of a schedule was the last; empty if there was none lately."""
 
 
 class Gone(msgspec.Struct, frozen=True, gc=False):

@@ -25,7 +25,8 @@ from aqueue.keyring import KEY_BYTES, UNSEALED, AnySeal, Encryption, Signing
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-Purpose: TypeAlias = Literal["call", "result", "error"]
+Purpose: TypeAlias = Literal["call", "result", "error", "schedule"]
+"""The last is the call of a schedule, bound to the schedule's id: it fits no job before it is sealed for one."""
 
 JSON: Final = "json"
 PICKLE: Final = "pickle"
@@ -42,7 +43,12 @@ KEYED_DIGITS: Final = 20
 """Of the digest, in an id: nobody without a key can choose what is sealed, let alone its digest."""
 
 _MARKS: Final = tuple(f"{kind.word} ".encode() for kind in (Signing, Encryption))
-_SAID: Final = {"call": "arguments", "result": "result", "error": "error"}
+_SAID: Final = {
+    "call": "arguments of job",
+    "result": "result of job",
+    "error": "error of job",
+    "schedule": "arguments of schedule",
+}
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -149,9 +155,9 @@ class Safe:
 
 def refused(job_id: JobId, purpose: Purpose, problem: str) -> PayloadRefused:
     """Say why a payload is not taken; `problem` goes on after "The arguments of job X"."""
-    if purpose != "call":
+    if purpose in ("result", "error"):
         problem = problem.replace("are ", "is ", 1)
-    return PayloadRefused(job_id, f"The {_SAID[purpose]} of job {job_id} {problem}.")
+    return PayloadRefused(job_id, f"The {_SAID[purpose]} {job_id} {problem}.")
 
 
 def no_keys(job_id: JobId, purpose: Purpose, data: bytes) -> PayloadRefused:

@@ -55,6 +55,20 @@ class Wire:
         """Make what `encode_call` gave into the payload of one job, or of the one that it may replace."""
         return encoded
 
+    def seal_schedule(self, schedule_id: str, task: str, encoded: bytes) -> bytes:  # noqa: ARG002  # as above
+        """Make what `encode_call` gave into what is stored of a schedule."""
+        return encoded
+
+    def renew_schedule(self, schedule_id: str, data: bytes) -> bytes:  # noqa: ARG002  # as above
+        """Seal what is stored of a schedule anew, with today's key, where it can be opened."""
+        return data
+
+    def seal_slot(self, schedule_id: str, data: bytes, job_id: JobId, claim: Unique | None) -> bytes:  # noqa: ARG002  # as above
+        """Make what is stored of a schedule into the payload of one of its jobs. Errors: PayloadRefused."""
+        if is_sealed(data):
+            raise no_keys(JobId(schedule_id), "schedule", data)
+        return data
+
     def open_call(self, job_id: JobId, data: bytes) -> StoredCall:
         """Read a payload, leaving its arguments encoded. Errors: PayloadRefused, BadArguments."""
         try:
@@ -96,8 +110,8 @@ class Wire:
             return _unread(no_keys(job_id, "error", data))
         return codec.decode_error(data)
 
-    def look(self, job_id: JobId, data: bytes) -> Look:  # noqa: ARG002  # as above
-        """Show a payload as far as it lies open; nothing is checked or unpickled for it."""
+    def look(self, job_id: JobId, data: bytes, purpose: Purpose = "call") -> Look:  # noqa: ARG002  # as above
+        """Show a payload, or a schedule's, as far as it lies open; nothing is checked or unpickled for it."""
         return _look(data)
 
 
@@ -129,6 +143,23 @@ class SealedWire(Wire):
     def seal_call(self, job_id: JobId, task: str, encoded: bytes, claim: Unique | None = None) -> bytes:
         replaces = claim is not None and claim.replace
         return self._safe.close("call", job_id, encoded, form=self._form, task=task, of_key=replaces)
+
+    def seal_schedule(self, schedule_id: str, task: str, encoded: bytes) -> bytes:
+        return self._safe.close("schedule", JobId(schedule_id), encoded, form=self._form, task=task)
+
+    def renew_schedule(self, schedule_id: str, data: bytes) -> bytes:
+        try:
+            form, body = self._safe.open("schedule", JobId(schedule_id), data)
+        except PayloadRefused:  # whoever may edit need not have the key
+            return data
+        task = outside(data).task or _look(data).task
+        return self._safe.close("schedule", JobId(schedule_id), body, form=form, task=task)
+
+    def seal_slot(self, schedule_id: str, data: bytes, job_id: JobId, claim: Unique | None) -> bytes:
+        form, body = self._safe.open("schedule", JobId(schedule_id), data)
+        task = outside(data).task or _look(data).task
+        replaces = claim is not None and claim.replace
+        return self._safe.close("call", job_id, body, form=form, task=task, of_key=replaces)
 
     def open_call(self, job_id: JobId, data: bytes) -> StoredCall:
         form, body = self._safe.open("call", job_id, data)
@@ -183,10 +214,10 @@ class SealedWire(Wire):
         except PayloadRefused as error:
             return _unread(error)
 
-    def look(self, job_id: JobId, data: bytes) -> Look:
+    def look(self, job_id: JobId, data: bytes, purpose: Purpose = "call") -> Look:
         shown = _look(data)
         try:
-            form, body = self._safe.open("call", job_id, data)
+            form, body = self._safe.open(purpose, job_id, data)
             return _arguments(shown, body) if form == JSON else shown
         except PayloadRefused:
             return shown._replace(args=None, kwargs=None)

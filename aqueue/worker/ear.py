@@ -1,4 +1,4 @@
-"""Where a worker hears of cancels, pauses and resumes at once; the heartbeat is the net beneath.
+"""Where a worker hears of cancels, pauses, resumes and changed schedules at once; the heartbeat is the net beneath.
 
 A pause is only told to people: claims keep it.
 """
@@ -28,7 +28,11 @@ class Ear(Listener):
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
+        self._channel = self._choose(lane)
         self._moved = asyncio.Event()
+
+    def _choose(self, lane: Lane) -> str:
+        return lane.client.keys.channel(lane.worker)
 
     def heard(self, message: str) -> None:
         verb, _, rest = message.partition(" ")
@@ -51,7 +55,7 @@ class Ear(Listener):
     async def run(self) -> None:
         """Listen until cancelled."""
         client = self._lane.client
-        channel = client.keys.channel(self._lane.worker)
+        channel = self._channel
         pause = PAUSE_SECONDS
         while True:
             self._moved.clear()
@@ -67,4 +71,17 @@ class Ear(Listener):
                 await self._moved.wait()
             finally:
                 with anyio.CancelScope(shield=True):
-                    await mailbox.forget(channel)
+                    await mailbox.forget(channel, self)
+
+
+class Bell(Ear):
+    """Listens on the channel on which all workers of a queue are told that a schedule was changed."""
+
+    def _choose(self, lane: Lane) -> str:
+        return lane.client.keys.bell
+
+    def heard(self, message: str) -> None:
+        self._lane.take_change(message)
+
+    def restored(self) -> None:
+        self._lane.news.set()

@@ -86,6 +86,9 @@ class Lane:
         """A parked fetch may have left something in the inbox."""
         self.paused = False
         self.due_at: float | None = None
+        self.news = asyncio.Event()
+        """Somebody has changed a schedule; read by the timetable."""
+        self._change = ""
         self._journal = journal
         self._start = start
         self._wake = wake
@@ -254,7 +257,9 @@ class Lane:
             herald.passed_by(turn)
         self.has_more = self.has_more or turn.state == "MORE" or len(turn.leases) == asked
         self.paused = turn.state == "PAUSED"
-        next_due = PAUSED_LOOK_SECONDS if self.paused else turn.next_due
+        next_due = turn.next_due
+        if self.paused:  # until a pause for a time ends, or for good
+            next_due = PAUSED_LOOK_SECONDS if next_due is None else min(next_due, PAUSED_LOOK_SECONDS)
         self.due_at = None if next_due is None else asyncio.get_running_loop().time() + next_due
 
     async def _recover(self) -> None:
@@ -343,6 +348,7 @@ class Lane:
             if self.due_at is None or due_at < self.due_at:
                 self.due_at = due_at
                 self._wake()
+        self.take_change(beat.change)
         if beat.caught:  # by a parked fetch whose answer may never come
             self.has_caught = True
             self.look_again()
@@ -350,6 +356,12 @@ class Lane:
             log.warning(
                 "queue %s: %d jobs whose claim got lost on the way were handed back", self.name, len(beat.returned)
             )
+
+    def take_change(self, change: str) -> None:
+        """Note that a schedule was changed, once for each change however often it is told."""
+        if change and change != self._change:
+            self._change = change
+            self.news.set()
 
     async def close(self) -> bool:
         """End what goes on in the background; say whether the server is known to have ended every parked fetch."""

@@ -24,7 +24,17 @@ from faults.proxy import name_of
 CRASH = os.environ.get("FAULT_CRASH", "")
 CALLS = os.environ.get("FAULT_CALLS", os.devnull)
 RUNS = int(os.environ.get("FAULT_RUNS", "1"))
-KINDS = {"settle_and_claim", "BLMOVE", "BLMOVE+settle_and_claim", "extend", "reclaim", "prune"}
+KINDS = {
+    "schedules",
+    "describe",
+    "tick",
+    "settle_and_claim",
+    "BLMOVE",
+    "BLMOVE+settle_and_claim",
+    "extend",
+    "reclaim",
+    "prune",
+}
 """The worker leaves when so many runs have ended and it has made calls of all these kinds, or has had its time."""
 PATIENCE_SECONDS = 10.0
 

@@ -1,7 +1,11 @@
-"""A schedule of every second, while workers are killed and their server is restarted: each slot starts one job."""
+"""Schedules of every second, while workers are killed and their server is restarted: each slot starts one job.
+
+The code has one of them, and another was made at run time by a process that is long gone.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import time
@@ -12,6 +16,7 @@ import pytest
 import redis
 from servers import Server
 
+from aqueue import Queue
 from faults.fleet import Fleet, wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -19,10 +24,14 @@ pytestmark = pytest.mark.timeout(300)
 BASE = "aqueue:{clockwork}:"
 
 
-def slots(server: Server) -> list[int]:
+KINDS = ("strike", "made")
+"""The schedule of the code, and that of a user."""
+
+
+def slots(server: Server, kind: str) -> list[int]:
     """The slots that have a job, in Unix seconds."""
     with server.client() as raw:
-        keys = [str(key) for key in raw.scan_iter(f"{BASE}job:strike.*", count=1000)]
+        keys = [str(key) for key in raw.scan_iter(f"{BASE}job:{kind}.*", count=1000)]
     found = sorted(int(key.rpartition(".")[2]) for key in keys)
     assert all(slot % 1000 == 0 for slot in found)
     return [slot // 1000 for slot in found]
@@ -30,11 +39,17 @@ def slots(server: Server) -> list[int]:
 
 def has(server: Server, count: int) -> bool:
     with contextlib.suppress(redis.RedisError):
-        return len(slots(server)) >= count
+        return all(len(slots(server, kind)) >= count for kind in KINDS)
     return False
 
 
+async def _make(server: Server) -> None:
+    async with Queue("clockwork", url=server.url) as queue:
+        await queue.schedule(queue.remote("strike").call(), id="made", cron="* * * * * *", misfire="all")
+
+
 def _strike(server: Server, directory: Path, *, workers: int, count: int, kills: int, restart: bool) -> None:
+    asyncio.run(_make(server))
     with Fleet(server.url, directory, lease=2, application="clockwork:queue") as fleet:
         fleet.start(workers)
         wait_until(partial(has, server, 1), 30, "the first slot has come")
@@ -47,15 +62,19 @@ def _strike(server: Server, directory: Path, *, workers: int, count: int, kills:
                 server.start()
             fleet.start()
         wait_until(partial(has, server, count), count + 60, f"{count} slots have come")
-        found = slots(server)
+        found = {kind: slots(server, kind) for kind in KINDS}
         with server.client() as raw:
             completed = partial(raw.hget, f"{BASE}stats", "completed")
-            wait_until(lambda: int(str(completed() or 0)) >= len(found), 30, "all have run")
+            wanted = sum(map(len, found.values()))
+            wait_until(lambda: int(str(completed() or 0)) >= wanted, 30, "all have run")
         starts = fleet.runs()
-    missed = set(range(found[0], found[-1] + 1)) - set(found)
-    strangers = set(starts) - {f"strike.{slot * 1000}" for slot in (*found, found[-1] + 1, found[-1] + 2)}
-    print(f"{len(found)} slots, {kills} kills, {int(restart)} restarts, {len(missed)} missed, {len(strangers)} twice")
-    assert (missed, strangers) == (set(), set())
+    for kind, seen in found.items():
+        own = [start for start in starts if start.startswith(f"{kind}.")]
+        missed = set(range(seen[0], seen[-1] + 1)) - set(seen)
+        strangers = set(own) - {f"{kind}.{slot * 1000}" for slot in (*seen, seen[-1] + 1, seen[-1] + 2)}
+        print(f"{kind}: {len(seen)} slots, {kills} kills, {int(restart)} restarts, {len(missed)} missed, "
+              f"{len(strangers)} strangers")  # fmt: skip
+        assert (missed, strangers) == (set(), set())
 
 
 def test_each_second_strikes_once_although_workers_are_killed(own_server: Server, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,15 @@ from faults.crashing import KINDS
 from faults.fleet import HERE, read_lines
 from faults.history import History, Remains, complaints, remains
 
-JOBS, RUNS = 11, 12
-"""One job takes two runs."""
+JOBS, RUNS = 12, 13
+"""One job takes two runs; one is made by a schedule."""
+SOON = timedelta(seconds=0.4)
 AT_ONCE = 4
 """Processes side by side."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass
@@ -74,7 +80,9 @@ class Morgue:
         limited = queue.remote("brief").options(limit=[Concurrency(1), Rate(200)], priority=7)
         held_back = [await limited.enqueue(0) for _ in range(3)]
         inside = await queue.enqueue("with_permit", 1, 0)
-        acknowledged: set[str] = {job.id for job in (orphan, *brief, again, delayed, *held_back, inside)}
+        made = await queue.schedule(queue.remote("brief").call(0), id=f"made-{queue.name}", at=_now() + SOON)
+        slot = f"{made.id}.{round(made.next[0].timestamp() * 1000)}"
+        acknowledged: set[str] = {slot} | {job.id for job in (orphan, *brief, again, delayed, *held_back, inside)}
         history = History(asked=JOBS, acknowledged=acknowledged)
         history.cause(again.id)
         return history
@@ -100,8 +108,12 @@ class Morgue:
     async def _have_the_rest_run(self, queue: Queue) -> None:
         self._end_leases(queue.name)
         async with Worker(queue), asyncio.timeout(30):
-            while (stats := await queue.stats()).queued + stats.scheduled + stats.running:
+            while await self._has_more(queue):
                 await asyncio.sleep(0.02)
+
+    async def _has_more(self, queue: Queue) -> bool:
+        stats = await queue.stats()
+        return bool(stats.queued + stats.scheduled + stats.running or await queue.schedules.list())
 
     def _take_in(self, history: History, left: Remains) -> None:
         """Write what the tasks have recorded into the history; only what the dead worker held may run again."""

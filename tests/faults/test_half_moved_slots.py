@@ -19,6 +19,7 @@ from aqueue.store import connection
 from aqueue.store.client import Client
 from aqueue.store.permits import Holder, Permits, Turnstile
 from aqueue.store.records import Completed, Failed, Fault, NewJob, Settle, Unique
+from aqueue.store.schedules import Declaration, Slot
 from faults.slots import MovingSlot, moving
 
 pytestmark = pytest.mark.timeout(120)
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.timeout(120)
 RECORDS: Final = {"job", "payload"}
 WORKERS: Final = {"worker", "held", "inbox"}
 GATES: Final = {"permits", "waiting", "pace", "unique", "shelf", "holders", "passes", "line", "patience"}
+SCHEDULES: Final = {"schedule", "schedules", "user_made", "changed"}
 LISTS: Final = {
     "queued", "suspects", "ranked", "held_back", "timers", "scheduled", "workers", "failed", "paused", "stats",
     "shelves",
@@ -34,11 +36,14 @@ MOVED: Final = {
     "gates": GATES,
     "workers": WORKERS,
     "all-but-lists": RECORDS | WORKERS | GATES,
+    "schedules": SCHEDULES,
     "lists": LISTS,
 }
 """What lies on the new node already, one queue for each."""
 
 ME: Final = WorkerId("me")
+FIXED: Final = Declaration(id="fixed", owner="code", task="work", definition="d", spec="{}", call=b"", declared_ms=1)
+MADE: Final = Declaration(id="made", owner="user", task="work", definition="d", spec="{}", call=b"")
 LEASE_SECONDS: Final = 1.0
 PERMITS: Final = Turnstile(kind="c", digest="aa", first=1, second=0, lease_ms=600_000)
 PACED: Final = Turnstile(kind="g", digest="bb", first=600_000_000, second=1, lease_ms=600_000)
@@ -86,6 +91,9 @@ class FullQueue:
             for holder in HOLDERS:
                 await Permits(store).acquire(gate, holder, wait_ms=-1)
         await self.queue.pause()
+        await self.queue.schedule(self.queue.remote("work").call("made"), id="made", every=600)
+        await self.queue.schedule(self.queue.remote("work").call("other"), id="other", every=600)
+        await store.schedules.tick(ME, FIXED, [], after_ms=0, upto_ms=0, next_ms=None)
 
     async def crash_some(self) -> None:
         """Make two suspects: the worker will hold one, and the other waits."""
@@ -133,6 +141,16 @@ class FullQueue:
             "stats": store.stats,
             "list failed": lambda: store.failures.look(None, "latest", 10),
             "list": lambda: store.list_ids(JobState.RUNNING, 0, 10),
+            "tick": lambda: store.schedules.tick(ME, MADE, [Slot(-1, new)], after_ms=0, upto_ms=0, next_ms=None),
+            "withdraw": lambda: store.schedules.withdraw(ME, 1, ["work"], []),
+            "list schedules": lambda: store.schedules.page("user"),
+            "describe schedules": lambda: store.schedules.describe(["made", "other", "none"]),
+            "define": lambda: store.schedules.define(MADE, "this call"),
+            "pause a schedule": lambda: store.schedules.steer("made", "pause", "this call"),
+            "delete a schedule": lambda: store.schedules.steer("made", "delete", "this call"),
+            "reschedule one that is held back": lambda: store.schedules.reschedule(
+                jobs["limited-1"].id, "c", delay_ms=60_000, at_ms=None
+            ),
             "examine": lambda: store.repairs.examine([running], 10),
         }
 
@@ -166,7 +184,7 @@ async def test_no_script_runs_on_a_part_of_a_queue(cluster: str, monkeypatch: py
             base = f"aqueue:{{{moved}}}:"
             slot.source.lmove(f"{base}queued", f"{base}inbox:{ME}", "RIGHT", "LEFT")  # as a parked fetch does
             slot.source.zadd(f"{base}workers", {ME: 1})  # its lease ended long ago
-            assert {_kind(key) for key in slot.left()} >= RECORDS | WORKERS | GATES | LISTS
+            assert {_kind(key) for key in slot.left()} >= RECORDS | WORKERS | GATES | SCHEDULES | LISTS
             slot.begin()
             assert slot.carry(partial(_is_one_of, MOVED[moved]))
             with monkeypatch.context() as patch:

@@ -227,7 +227,16 @@ def once(lie: Lie) -> Decide:
 
 ONE: Final = JobId("one")
 ME: Final = WorkerId("me")
-HOURLY: Final = Declaration(id="hourly", task="work", definition="hourly", overlap="skip", declared_ms=1)
+HOURLY: Final = Declaration(
+    id="hourly",
+    owner="code",
+    task="work",
+    definition="hourly",
+    spec="{}",
+    call=hostile.VALID,
+    overlap="skip",
+    declared_ms=1,
+)
 GATE: Final = Turnstile(kind="c", digest="aa", first=1, second=0, lease_ms=1000)
 HOLDER: Final = Holder("abc/1")
 CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
@@ -261,7 +270,11 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
         ME, HOURLY, [Slot(-1, NewJob(id=ONE, envelope=hostile.VALID))], after_ms=0, upto_ms=0, next_ms=None
     ),
     "withdraw": lambda store: store.schedules.withdraw(ME, 1, ["work"], []),
-    "schedules": lambda store: store.schedules.entries(),
+    "schedules": lambda store: store.schedules.page("code"),
+    "describe": lambda store: store.schedules.describe(["hourly"]),
+    "define": lambda store: store.schedules.define(HOURLY, "this call"),
+    "steer": lambda store: store.schedules.steer("hourly", "pause", "this call"),
+    "reschedule": lambda store: store.schedules.reschedule(ONE, "c", delay_ms=5, at_ms=None),
     "acquire": lambda store: Permits(store).acquire(GATE, HOLDER, wait_ms=-1),
     "renew_permits": lambda store: Permits(store).renew([(GATE, HOLDER)]),
     "release_permit": lambda store: Permits(store).release(GATE, HOLDER),

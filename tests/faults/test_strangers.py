@@ -82,6 +82,10 @@ class Pair:
             lambda: queue.pause("work"), lambda: queue.resume("work"),
             store.promote, store.reclaim, store.prune, lambda: store.retire(WorkerId("nobody")),
             lambda: store.settle_and_claim(WorkerId("nobody"), 1, [], 0), lambda: queue.delete(job.id),
+            lambda: queue.schedule(queue.remote("work").call(3), id="s", every=600), queue.schedules.list,
+            lambda: queue.schedules.edit("s", every=601), lambda: queue.schedules.pause("s"),
+            lambda: queue.schedules.resume("s"), lambda: queue.schedules.run("s", call="c"),
+            lambda: queue.schedules.delete("s"), lambda: job.reschedule(delay=5),
             lambda: queue.purge(failed=True), queue.purge,
             queue.failed.list, queue.failed.rerun_all, queue.failed.purge,
         ]  # fmt: skip
@@ -148,6 +152,7 @@ async def test_what_lies_there_is_left_to_its_owner(pair: Pair, server: Server, 
             await doctor(server.url, "--repair")
             assert raw.dump(key) == before, kind
             raw.delete(key)
+            await (await pair.hurt.store()).retire(WorkerId("nobody"))
         await pair.assert_served(pair.hurt)
 
 

@@ -31,6 +31,7 @@ from aqueue import (
     RateLimited,
     Retry,
     RetryLater,
+    ScheduleNotFound,
     Settings,
     StoreUnavailable,
     Worker,
@@ -189,6 +190,10 @@ class Workload:
             assert [run.outcome for run in info.history] == ["retried", "completed"]
             self.stage = "a job fails for good"
             await self._fail_and_rerun()
+            self.stage = "a schedule is made"
+            await self._schedule()
+            self.stage = "a job is put off"
+            await self._put_off()
             self.stage = "failed jobs are chosen"
             await self._choose_among_the_failed()
             self.stage = "a running job is cancelled"
@@ -308,14 +313,16 @@ class Workload:
         schedules, me = (await self._producer.store()).schedules, WorkerId("me")
         call = self._call("add", 16)
         slot = Slot(-1, new_job(call, outgoing(call), SETTINGS, self._producer.wire, JobId("hourly.1")))
-        hourly = Declaration(id="hourly", task="add", definition="hourly", overlap="allow", declared_ms=1)
+        hourly = Declaration(
+            id="hourly", owner="code", task="add", definition="hourly", spec="{}", call=b"", declared_ms=1
+        )
         self.history.asked += 1
         self.history.acknowledged.add(slot.job.id)
         found = await self._insist(lambda: schedules.tick(me, hourly, [slot], after_ms=0, upto_ms=0, next_ms=None))
         assert found is not None
         assert found.state in ("new", "known")
-        entries = await self._insist(schedules.entries)
-        assert [entry.job for entry in entries or ()] == [slot.job.id]
+        described = await self._insist(lambda: schedules.describe(["hourly"]))
+        assert [one.job for one in (described or (0, []))[1]] == [slot.job.id]
         await self._insist(lambda: schedules.withdraw(me, 2, ["add"], []))
 
     async def _pass_limiters(self) -> None:
@@ -338,6 +345,37 @@ class Workload:
 
         await asyncio.gather(*(self._insist(partial(visit, seconds)) for seconds in (0.4, 0, 0)))
         await asyncio.gather(*(self._insist(call) for _ in range(4)))
+
+    async def _schedule(self) -> None:
+        """A schedule made at run time, from its beginning to its end; the worker starts three jobs, and one more."""
+        schedules = self._producer.schedules
+        await self._insist(lambda: self._producer.schedule(self._call("add", 17), id="made", every=600, repeat=3))
+        await self._insist(lambda: schedules.pause("made"))
+        await self._insist(lambda: schedules.edit("made", call=self._call("add", 18), every=0.1))
+        assert [info.id for info in await self._insist(schedules.list) or ()] == ["made"]
+        self.history.asked += 1
+        job = await self._insist(lambda: schedules.run("made", call="now"))
+        assert job is not None
+        self.history.acknowledged.add(job.id)
+        assert await self._result(job) == 18
+        await self._insist(lambda: schedules.resume("made"), done=(ConfigurationError,))  # it may have ended by then
+        async with asyncio.timeout(RESULT_SECONDS):
+            while (info := await self._insist(lambda: schedules.get("made"))) is None or info.state != "ended":
+                await asyncio.sleep(0.02)
+        assert info.jobs == 3
+        slots = [str(key) for key in self._raw.scan_iter(f"aqueue:{{{self.name}}}:job:made.*", count=1000)]
+        ids = {slot.rpartition(":")[2] for slot in slots} - {job.id}
+        assert len(ids) == 3
+        self.history.asked += 3
+        self.history.acknowledged |= ids
+        await self._insist(lambda: schedules.delete("made"), done=(ScheduleNotFound,))
+
+    async def _put_off(self) -> None:
+        """A job is put off and then brought forward."""
+        (job,) = await self._enqueue(self._call("add", 19, delay=300))
+        await self._insist(lambda: job.reschedule(delay=600))
+        await self._insist(lambda: job.reschedule(delay=0), done=(ConfigurationError,))
+        assert await self._result(job) == 19
 
     async def _look_after(self) -> None:
         (far,) = await self._enqueue(self._call("add", 7, delay=600))

@@ -209,6 +209,10 @@ async def test_operators_do_all_they_are_for(urls: Urls, server: Server, raw: re
         seen = json.loads(text)
         assert [(row["id"], row["repaired"]) for row in seen["findings"]] == [(waiting.id, True)]
         assert not [row for row in seen["checks"] if row["check"] == "permissions"]
+        await queue.schedule(queue.remote("later").call(), id="nightly", cron="@daily")
+        assert "nightly" in (await asked("schedules"))[1]
+        for verb in ("pause", "resume", "delete"):
+            assert (await asked("schedules", verb, "nightly"))[0] == 0
         assert await asked("retry", "--failed") == (0, "q: 0 failed jobs queued again\n")
         assert await asked("purge", "q", "--failed", "--yes") == (0, "q: 0 failed jobs deleted\n")
         assert await asked("purge", "q", "--yes") == (0, "q: 2 waiting jobs deleted\n")
@@ -235,6 +239,31 @@ def test_what_is_not_theirs_is_refused(role: Role, urls: Urls, server: Server, r
         with pytest.raises(ResponseError, match=r"(?i)permission|can't"):
             client.eval("return redis.call('GET', 'other')", 0)
     assert raw.delete("aqueue:other") == 1
+
+
+async def test_producers_make_schedules_and_workers_start_them(urls: Urls) -> None:
+    """An application that makes them at run time is no operator."""
+    async with Queue("q", url=urls[Role.PRODUCER]) as app, Queue("q", url=urls[Role.WORKER]) as queue:
+        ran = asyncio.Event()
+
+        @queue.task
+        async def note() -> None:
+            ran.set()
+
+        queue.every(3600, id="fixed")(note)
+        async with Worker(queue), asyncio.timeout(WAIT_SECONDS):
+            await app.schedule(app.remote("note").call(), id="made", every=0.1, overlap="skip")
+            await ran.wait()
+            await app.schedules.pause("made")
+            await app.schedules.edit("made", every=3600)
+            await app.schedules.resume("made")
+            job = await app.schedules.run("made")
+            await job.result(timeout=WAIT_SECONDS)
+            assert {info.id for info in await app.schedules.list()} == {"made", "fixed"}
+            await app.schedules.delete("made")
+            later = await app.remote("note").options(delay=60).enqueue()
+            await later.reschedule(delay=0)
+            await later.result(timeout=WAIT_SECONDS)
 
 
 def test_a_producer_can_neither_stop_nor_empty_a_queue(urls: Urls, server: Server) -> None:

@@ -800,6 +800,8 @@ async def test_the_examples_of_the_help_work(cli: Cli, server: Server, command: 
     for name in ("default", "high"):
         async with Queue(name, url=server.url) as queue:
             await queue.pause()
+            if name == "default":
+                await queue.schedule(queue.remote("work").call(), id="nightly", cron="0 3 * * *")
     shown = (await cli(*command.split(), "--help")).out.partition("examples:")[2]
     examples = re.findall(r"^ +aqueue ((?:\S+ ?)+)", shown, re.MULTILINE)
 
@@ -870,6 +872,64 @@ def test_the_script_shows_its_version(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     """Nobody counts the digits of 604800."""
     assert duration(seconds) == text
+
+
+# schedules
+
+
+async def test_schedules_are_listed_and_steered(cli: Cli, queue: Queue, other: Queue) -> None:
+    """Wherever they are; the first queue that has one of a name is not taken for the one that was meant."""
+    assert "call queue.schedule" in (await cli("schedules")).out
+    await queue.schedule(queue.remote("work").call("a"), id="nightly", cron="0 3 * * *", tz="Europe/Paris", repeat=5)
+    await other.schedule(other.remote("work").call("b"), id="twice", every=60)
+
+    (row, first) = sorted((await cli("schedules", "--json")).document["schedules"], key=lambda row: str(row["id"]))
+    assert (row["id"], row["queue"], row["owner"], row["state"]) == ("nightly", "q", "user", "active")
+    assert (row["times"], len(row["next"]), row["jobs"], row["repeat"]) == ("0 3 * * * Europe/Paris", 3, 0, 5)
+    assert (first["id"], first["next_at"]) == ("twice", first["next"][0])
+    assert (await cli("schedules", "pause", "nightly")).out == "nightly on q: paused, its slots start nothing\n"
+    assert (await cli("schedules", "pause", "nightly")).out == "nightly on q: was so already, nothing changed\n"
+    text = (await cli("schedules")).out
+    assert re.search(r"nightly +q +work +user +0 3 \* \* \* Europe/Paris +paused +-", text)
+    (done,) = (await cli("schedules", "run", "nightly", "--json")).document["schedules"]
+    assert (done["id"], done["queue"], done["done"]) == ("nightly", "q", "started")
+    assert await queue.job(done["job"]).status() == JobState.QUEUED
+    assert (await cli("schedules", "resume", "nightly", "twice")).code == 0
+    assert (await queue.schedules.get("nightly")).state == "active"
+    assert (await cli("schedules", "delete", "twice")).out == "twice on other: deleted\n"
+    assert [info.id for info in await other.schedules.list()] == []
+
+
+async def test_schedules_that_cannot_be_steered(cli: Cli, queue: Queue, other: Queue) -> None:
+    """Nothing is done to the others, and the message says what to do."""
+    for one in (queue, other):
+        await one.schedule(one.remote("work").call(), id="both", every=60)
+    await queue.schedule(queue.remote("work").call(), id="nightly", every=60)
+    queue.every(60, id="fixed")(queue.task(name="work")(_nothing))
+    async with Worker(queue):
+        await until(lambda: _has(queue, "fixed"))
+    answers = {
+        "delete nightly nightyl": (1, "did you mean nightly"),
+        "pause both": (2, "on each of other, q; say which one with --queue"),
+        "pause nowhere --queue other": (1, "There is no schedule 'nowhere'"),
+        "pause both --queue none": (1, "There is no queue 'none'"),
+        "delete fixed": (2, "belongs to the code"),
+        "run": (2, "Name the schedules to run"),
+    }
+    for words, (code, complaint) in answers.items():
+        answer = await cli("schedules", *words.split())
+        assert (answer.code, answer.out) == (code, "")
+        assert complaint in answer.err
+    assert (await cli("schedules", "delete", "both", "--queue", "other")).out == "both on other: deleted\n"
+    assert {info.id for info in await queue.schedules.list()} == {"both", "nightly", "fixed"}
+    assert (await cli("schedules", "pause", "fixed")).code == 0
+
+
+async def _nothing() -> None: ...
+
+
+async def _has(queue: Queue, schedule_id: str) -> bool:
+    return schedule_id in {info.id for info in await queue.schedules.list()}
 
 
 # prefixes

@@ -79,6 +79,22 @@ async def test_a_cut_subscription_is_opened_again_and_told(mailbox: Mailbox, raw
         assert await listener.messages.get() == "hello"
 
 
+async def test_several_may_listen_on_one_channel(mailbox: Mailbox, raw: redis.Redis) -> None:
+    """Each worker of a process does; one that leaves takes nothing from the others."""
+    one, other = Noting(), Noting()
+    await mailbox.listen("a", one)
+    await mailbox.listen("a", other)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        raw.spublish("a", "to both")
+        assert [await one.messages.get(), await other.messages.get()] == ["to both"] * 2
+        await mailbox.forget("a", one)
+        raw.spublish("a", "to one")
+        assert await other.messages.get() == "to one"
+    assert one.messages.empty()
+    await mailbox.forget("a", other)
+    assert raw.pubsub_shardchannels() == []
+
+
 async def test_a_subscription_that_a_newcomer_opens_again_is_told_too(
     mailbox: Mailbox, door: Door, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

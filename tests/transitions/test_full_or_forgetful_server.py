@@ -12,10 +12,15 @@ from aqueue.job import Cancellation, JobId
 from aqueue.store.client import Client
 from aqueue.store.failures import FailedEntry, Place
 from aqueue.store.records import Completed, NewJob, Released, Retried
+from aqueue.store.schedules import Declaration
 from transitions.store_image import Store, failed, queued, running, scheduled, worker
 from transitions.turns import BOOM, ME, claimed, settle, take_turn
 
 Fill = Callable[[], None]
+
+
+def schedule(name: str) -> Declaration:
+    return Declaration(id=name, owner="user", task="t", definition="d", spec="{}", call=b"call")
 
 
 async def test_every_script_survives_a_script_flush(client: Client, store: Store, raw: redis.Redis) -> None:
@@ -39,6 +44,13 @@ async def test_every_script_survives_a_script_flush(client: Client, store: Store
         client.pauses.resume,
         client.stats,
         lambda: client.inspect([JobId("b")]),
+        lambda: client.schedules.define(schedule("a"), "1"),
+        lambda: client.schedules.tick(ME, schedule("a"), [], after_ms=1, upto_ms=2, next_ms=3),
+        lambda: client.schedules.steer("a", "pause", "2"),
+        lambda: client.schedules.page("user"),
+        lambda: client.schedules.describe(["a"]),
+        lambda: client.schedules.withdraw(ME, 1, [], []),
+        lambda: client.schedules.reschedule(JobId("b"), "c", delay_ms=1, at_ms=None),
         lambda: client.purge("waiting"),
         lambda: client.retire(ME),
     ]
@@ -102,6 +114,22 @@ async def test_a_full_server_can_be_paused_and_resumed(client: Client, store: St
     full()
     assert await client.pauses.pause() is True
     assert await client.pauses.resume() is True
+
+
+async def test_the_schedules_of_a_full_server_can_be_stopped(client: Client, store: Store, full: Fill) -> None:
+    """A schedule may be what has filled it; and none is made there."""
+    for name in ("a", "b"):
+        await client.schedules.define(schedule(name), name)
+    full()
+    assert await client.schedules.steer("a", "pause", "1") == "done"
+    assert await client.schedules.steer("a", "resume", "2") == "done"
+    assert await client.schedules.steer("b", "delete", "3") == "done"
+    with pytest.raises(StoreFull):
+        await client.schedules.define(schedule("c"), "4")
+    with pytest.raises(StoreFull):
+        await client.schedules.reschedule(JobId("x"), "c", delay_ms=1, at_ms=None)
+    assert [row.id for row in (await client.schedules.page("user")).rows] == ["a"]
+    assert [one.id for one in (await client.schedules.describe(["a", "b", "c"]))[1]] == ["a"]
 
 
 async def test_a_full_server_still_answers(client: Client, store: Store, full: Fill) -> None:

@@ -11,6 +11,7 @@
 -- KEYS held       hash  id to token of this worker's jobs
 -- KEYS worker     hash  this worker
 -- KEYS workers    zset  worker by lease deadline
+-- KEYS changed    str   which change of a schedule was the last
 -- KEYS stats      hash  counters
 -- ARGV prefix     str   of the queue's keys, for the records of the held jobs
 -- ARGV me         str   worker id
@@ -20,7 +21,7 @@
 -- ARGV result_ttl_ms   int  for jobs that were to be cancelled
 -- ITEM id         str   a job that it runs
 -- RETURNS ids run but not held | ids to cancel | ids handed back | ms until another lease ends, -1 none | ms until a turn would find a job, -1 unknown
---         | how many lie in the inbox
+--         | how many lie in the inbox | the last change of a schedule, if there was one lately
 --- @include clock
 --- @include counting
 --- @include queueing
@@ -78,4 +79,8 @@ end
 local takes_suspect = redis.call('LLEN', suspects) > 0 and redis.call('HEXISTS', worker, 'suspect') == 0
 local due, opens = first_after(scheduled, ''), first_after(timers, '')
 local next_due = takes_suspect and 0 or (due < 0 or opens < 0) and math.max(due, opens) or math.min(due, opens)
-return { lost, cancelled, returned, first_after(workers, me), next_due, redis.call('LLEN', inbox) }
+local change = redis.pcall('GET', changed) -- none if it cannot be read
+return {
+  lost, cancelled, returned, first_after(workers, me), next_due, redis.call('LLEN', inbox),
+  type(change) == 'string' and change or '',
+}

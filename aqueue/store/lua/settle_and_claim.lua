@@ -164,5 +164,9 @@ if redis.call('EXISTS', timers) == 1 then
   next_due = next_due < 0 and opens or math.min(next_due, opens)
 end
 
+if is_paused then
+  next_due = redis.call('PTTL', paused) -- nothing else can start before
+end
+
 local passed_by = at.passed_by and { at.passed_by.expired, at.passed_by.held_back }
 return { refused, leased, facts, envelopes, at.now, next_due, is_paused and 'PAUSED' or more and 'MORE' or 'OK', passed_by }

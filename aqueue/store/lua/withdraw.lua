@@ -1,10 +1,11 @@
 -- withdraw: forget the schedules of some tasks that their code no longer declares
 --
--- Who knows a task knows its schedules. A worker of an older release may still have them; it finds the note that they were
--- removed, and its own word counts again when the worker that removed them has gone.
+-- Who knows a task knows the schedules that its code has, and none of those that users make. A worker of an older release
+-- may still have them; it finds the note that they were removed, and its own word counts again when the worker that removed
+-- them has gone.
 --
 -- FLAGS allow-oom
--- KEYS schedules  zset  schedule by its next slot
+-- KEYS schedules  zset  those of the code by their next slot
 -- KEYS workers    zset  worker by lease deadline
 -- ARGV prefix     str   of the queue's keys, for the schedules
 -- ARGV me         str   worker id
@@ -13,9 +14,7 @@
 -- ITEM name       str   of a task that this worker knows, or of a schedule that it declares
 -- RETURNS ids removed
 --- @include clock
-
--- A release that is rolled out over a longer time than this brings its schedules back.
-local NOTE_MS = 86400000
+--- @include remembering
 
 local tasks, kept, removed = {}, {}, {}
 for word, name in items() do
@@ -23,13 +22,12 @@ for word, name in items() do
 end
 for _, id in ipairs(redis.call('ZRANGE', schedules, 0, -1)) do
   local key = prefix .. 'schedule:' .. id
-  local seen = redis.call('HMGET', key, 'task', 'declared_ms', 'worker')
-  local is_newer = number(seen[2]) > declared_ms and redis.call('ZSCORE', workers, seen[3] or '')
-  if not kept[id] and seen[1] and tasks[seen[1]] and not is_newer then
+  local seen = known_of(key)
+  local is_newer = number(seen.declared_ms) > declared_ms and redis.call('ZSCORE', workers, seen.worker or '')
+  if not kept[id] and is_live(seen, 'code') and tasks[seen.task] and not is_newer then
     redis.call('DEL', key)
-    redis.call('HSET', key, 'removed_ms', declared_ms, 'worker', me)
-    redis.call('PEXPIRE', key, NOTE_MS)
-    redis.call('ZREM', schedules, id)
+    redis.call('HSET', key, 'worker', me)
+    leave_note(schedules, key, id, 'removed_ms', declared_ms)
     removed[#removed + 1] = id
   end
 end
