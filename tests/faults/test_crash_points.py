@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -126,10 +127,14 @@ class Morgue:
 
 
 @pytest.fixture
-def morgue(server: Server, raw: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Morgue:
+async def morgue(
+    server: Server, raw: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Morgue]:
     record = tmp_path / "record"
     monkeypatch.setattr(application, "RECORD", str(record))
-    return Morgue(server, raw, record)
+    application.queue.use_url(server.url)  # its tasks run here, too, and pass its limiters
+    yield Morgue(server, raw, record)
+    await application.queue.close()
 
 
 async def _each_dies(morgue: Morgue, points: list[str]) -> dict[str, list[str]]:
