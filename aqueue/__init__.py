@@ -29,6 +29,7 @@ from aqueue.errors import (
     LeaseLost,
     NotSerializable,
     PayloadRefused,
+    RateLimited,
     ResultTimeout,
     RetryLater,
     ScheduleNotFound,
@@ -42,6 +43,7 @@ from aqueue.errors import (
 from aqueue.failed import FailedJobs, FailedPage
 from aqueue.job import Attempt, Cancellation, Failure, Job, JobInfo, JobState
 from aqueue.keyring import Encryption, Signing
+from aqueue.limiters import Limiter, Permit
 from aqueue.limits import Concurrency, Rate, Window
 from aqueue.middleware import Middleware
 from aqueue.pausing import Paused
@@ -80,12 +82,15 @@ __all__ = [
     "JobNotFound",
     "JobState",
     "LeaseLost",
+    "Limiter",
     "Middleware",
     "NotSerializable",
     "Paused",
     "PayloadRefused",
+    "Permit",
     "Queue",
     "Rate",
+    "RateLimited",
     "ResultTimeout",
     "Retry",
     "RetryLater",

@@ -18,7 +18,7 @@ from aqueue.errors import ConfigurationError, StoreError, shown
 from aqueue.identity import gate_word
 from aqueue.job import JobId
 from aqueue.limits import Concurrency
-from aqueue.schedule import At, Cron, Every, Misfire, Overlap, Schedule, Timing
+from aqueue.schedule import MISFIRE_GRACE_SECONDS, At, Cron, Every, Misfire, Overlap, Schedule, Timing
 from aqueue.settings import Settings
 from aqueue.store.records import NewJob
 from aqueue.store.schedules import Declaration, Described, Owner, Slot
@@ -45,7 +45,9 @@ class Times(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Errors: ConfigurationError."""
         if self.cron is not None:
             return Cron(self.cron, self.tz)
-        return Every(self.every) if self.every is not None else At(self.at_ms or 0)
+        if self.every is not None:
+            return Every(self.every, None if self.tz == "UTC" else self.tz, self.start_ms)
+        return At(self.at_ms or 0)
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,6 +55,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     times: Times
     misfire: Misfire = "once"
+    misfire_grace_ms: int = round(MISFIRE_GRACE_SECONDS * 1000)
     overlap: Overlap = "allow"
     jitter_ms: int = 0
     repeat: int = 0
@@ -165,6 +168,7 @@ def stored(one: Described) -> Definition:
             id=one.id,
             timing=times.timing(),
             misfire=spec.misfire,
+            misfire_grace_ms=spec.misfire_grace_ms,
             overlap=spec.overlap,
             jitter_ms=spec.jitter_ms,
             start_ms=times.start_ms,
@@ -183,6 +187,7 @@ def spec_of(schedule: Schedule, job: NewJob) -> Spec:
     return Spec(
         times=times_of(schedule),
         misfire=schedule.misfire,
+        misfire_grace_ms=schedule.misfire_grace_ms,
         overlap=schedule.overlap,
         jitter_ms=schedule.jitter_ms,
         repeat=schedule.repeat,
@@ -196,8 +201,9 @@ def times_of(schedule: Schedule) -> Times:
     match schedule.timing:
         case Cron(expression, tz):
             return Times(cron=expression, tz=zone_name(tz) or "", **bounds)
-        case Every(interval):
-            return Times(every=float(interval), **bounds)  # type: ignore[arg-type]  # its unit is settled
+        case Every(interval, tz):
+            zone = "UTC" if tz is None else zone_name(tz) or ""
+            return Times(every=float(interval), tz=zone, **bounds)  # type: ignore[arg-type]  # its unit is settled
         case At(at_ms):
             return Times(at_ms=at_ms, **bounds)
 
@@ -213,7 +219,7 @@ def zone_name(tz: str | tzinfo) -> str | None:
 
 def storable(timing: Timing) -> Timing:
     """Refuse a time that only this process knows. Errors: ConfigurationError."""
-    if isinstance(timing, Cron) and zone_name(timing.tz) is None:
+    if isinstance(timing, Cron | Every) and timing.tz is not None and zone_name(timing.tz) is None:
         raise ConfigurationError(
             f"tz must be a zone's name such as 'Europe/Paris', or have one, since it is stored, not {shown(timing.tz)}."
         )

@@ -4,6 +4,7 @@
     ├── JobError            JobNotFound, JobFailed, JobCancelled, JobExpired, ResultTimeout, LeaseLost,
     │                       PayloadRefused
     ├── TaskError           UnknownTask, NotSerializable, BadArguments
+    ├── RateLimited         (raised by a job, also a signal like those below)
     ├── StoreError          StoreUnavailable, StoreFull, UnsafeServer, DurabilityError
     └── ConfigurationError  (also a ValueError)  ScheduleNotFound
 
@@ -195,6 +196,25 @@ class ScheduleNotFound(ConfigurationError):
         hint = f"did you mean {' or '.join(near)}?" if near else "`aqueue schedules` lists them."
         super().__init__(f"There is no schedule {schedule_id!r} on queue {queue}; {hint}")
         self.schedule_id = schedule_id
+
+
+class RateLimited(AqueueError):
+    """A limiter has no room now.
+
+    A job that lets it pass, or raises it, runs again after `retry_after`, and neither attempt nor crash is counted.
+    Raise it yourself where somebody else has no room, as an answer 429 says.
+    Units: `retry_after` in seconds, from when it was raised.
+    """
+
+    retry_after: float = 0.0
+    limiter: str = ""
+
+    def __init__(self, retry_after: float = 0.0, limiter: str = "") -> None:
+        name = f"Limiter {limiter!r}" if limiter else "A limiter"
+        super().__init__(f"{name} has no room; try again in {shown(retry_after)} s, or wait for it with wait=True.")
+        # A remote clock that is behind ours names instants that have passed; what is no number is told when it is used.
+        self.retry_after = 0.0 if isinstance(retry_after, int | float) and retry_after < 0 else retry_after
+        self.limiter = limiter
 
 
 class RetryLater(Exception):

@@ -61,6 +61,7 @@ TRANSITIONS: Final[dict[str, tuple[tuple[JobState | None, JobState | None], ...]
     "retry": ((JobState.RUNNING, JobState.SCHEDULED),),
     "fail": ((JobState.RUNNING, JobState.FAILED),),
     "release": ((JobState.RUNNING, JobState.QUEUED), (JobState.RUNNING, JobState.SCHEDULED)),
+    "limit": ((JobState.RUNNING, JobState.SCHEDULED),),
     "reclaim": ((JobState.RUNNING, JobState.QUEUED), (JobState.RUNNING, JobState.FAILED)),
     "cancel": (
         (JobState.SCHEDULED, JobState.CANCELLED),
@@ -164,6 +165,10 @@ class JobInfo:
     worker: WorkerId | None
     error: JobError | None
     result_bytes: int | None
+    limited: int = 0
+    """How often a limiter has turned a run of it away."""
+    limited_by: str | None = None
+    """The last one that did."""
     history: list[Attempt] = field(default_factory=list)
     """The last twenty runs that are worth telling, oldest first; empty for a job that completed at once."""
 

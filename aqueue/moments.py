@@ -131,10 +131,12 @@ class Found(JobMoment, frozen=True, kw_only=True):
 
 
 class Limited(Found, frozen=True, kw_only=True):
-    """The job was held back by a limit; nothing was counted."""
+    """The job was held back by a limit, or its run was turned away by a limiter; nothing was counted."""
 
     delay: float | None
     """After which it is tried again; None while it waits in line before a gate of `limit=`."""
+    by: str | None = None
+    """The limiter that has turned the run away; there is no `info` then."""
 
 
 class Expired(Found, frozen=True, kw_only=True):

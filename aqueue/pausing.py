@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from aqueue.errors import ConfigurationError
+from aqueue.settings import Duration, seconds
 from aqueue.store.client import Client
 from aqueue.store.keys import checked_name
 from aqueue.store.records import QueueStats
@@ -35,13 +37,21 @@ class Pausing(ABC):
     @abstractmethod
     async def stats(self) -> QueueStats: ...
 
-    async def pause(self, task: str | Task[..., Any] | None = None) -> bool:
+    async def pause(self, task: str | Task[..., Any] | None = None, *, duration: Duration | None = None) -> bool:
         """Let no further job start, or none of one task; return whether that is a change. What runs goes on.
 
-        Errors: ConfigurationError for what is no task or name of one, or if a hundred are paused already.
+        A pause lasts until the resume. That of a whole queue may be given an end; the last call says which.
+        Units:  `duration` in seconds, a timedelta or "10m".
+        Errors: ConfigurationError for what is no task or name of one, or if a hundred are paused already, and for the
+                duration of a task's pause.
         """
+        span = None if duration is None else seconds(duration, "duration")
+        if span is not None and (task is not None or round(span * 1000) < 1):
+            raise ConfigurationError(
+                "duration is for the pause of a whole queue, at least a millisecond; resume a task when it may go on."
+            )
         pauses = (await self.store()).pauses
-        return await (pauses.pause() if task is None else pauses.pause_task(_name(task)))
+        return await (pauses.pause(round((span or 0) * 1000)) if task is None else pauses.pause_task(_name(task)))
 
     async def resume(self, task: str | Task[..., Any] | None = None) -> bool:
         """Let jobs start again, or those of one task; return whether that is a change.

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from aqueue.errors import ConfigurationError, JobNotFound, ResultTimeout, UnknownTask, shown
 from aqueue.failed import FailedJobs
 from aqueue.job import Cancellation, Job, JobId, JobInfo, JobState, QueueName
+from aqueue.limiters import Limiting
 from aqueue.middleware import Middleware, Outgoing, around_enqueue, checked_layers
 from aqueue.opening import Opening
 from aqueue.options import Options, TaskOptions, make_task_options
@@ -44,7 +45,7 @@ Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[Any]]
 log = logging.getLogger("aqueue")
 
 
-class Queue(Scheduling, Pausing):
+class Queue(Scheduling, Pausing, Limiting):
     """One name in Redis: one FIFO of jobs, with the tasks that may run on it.
 
     Opening needs no ceremony: the first await connects, `async with queue:` or `await queue.close()` gives the
@@ -347,6 +348,7 @@ class Queue(Scheduling, Pausing):
         waiting = self._waiting.pop(asyncio.get_running_loop(), None)
         if waiting is not None:
             await waiting.close()
+        await self._desk.close()
         await self._opening.close()
 
     async def __aenter__(self) -> Self:

@@ -12,7 +12,7 @@ import math
 import re
 import zoneinfo
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Final, Literal, TypeAlias
 
@@ -36,13 +36,14 @@ ALIASES: Final = {
 FIXED: Final = re.compile(r"UTC(?:([+-])([01]\d|2[0-3]):([0-5]\d))?")
 """A zone without a history, as Python writes it."""
 FIELDS: Final = ("second", "minute", "hour", "day-of-month", "month", "day-of-week")
-MISFIRE_GRACE_MS: Final = 10_000
-"""A slot that nobody could start for longer than this was missed."""
+MISFIRE_GRACE_SECONDS: Final = 10.0
+"""A slot that nobody could start for longer than this was missed, unless the schedule says otherwise."""
 MISFIRE_LIMIT: Final = 100
 """Missed slots that `all` makes up for, the latest ones."""
 LONG_MS: Final = 600_000
 """After a longer time without a look, not everything that has passed is gone through."""
 MIN_INTERVAL_SECONDS: Final = 0.1
+DAY_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Cron:
     tz: str | tzinfo = "UTC"
 
     def __post_init__(self) -> None:
-        self._zone()
+        zone_of(self.tz)
         text = self._text()
         try:
             next(CronSim(text, datetime(2026, 1, 1, tzinfo=UTC)), None)
@@ -76,21 +77,6 @@ class Cron:
             return ALIASES[text.lower()]
         return text
 
-    def _zone(self) -> tzinfo:
-        if isinstance(self.tz, tzinfo):
-            return self.tz
-        if not isinstance(self.tz, str):
-            raise ConfigurationError(f"tz must be a zone's name such as 'Europe/Paris', or a tzinfo, not {self.tz!r}.")
-        if fixed := FIXED.fullmatch(self.tz):
-            sign, hours, minutes = fixed.groups(default="0")
-            return timezone((-1 if sign == "-" else 1) * timedelta(hours=int(hours), minutes=int(minutes)))
-        try:
-            return zoneinfo.ZoneInfo(self.tz)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            raise ConfigurationError(
-                f"There is no time zone {self.tz!r}; write a name such as 'Europe/Paris', or install tzdata."
-            ) from None
-
     def after(self, instant: int) -> Iterator[int]:
         """Give the instants after this one, in Unix milliseconds, without end or until there are none."""
         for found in self._sim(instant):
@@ -109,7 +95,7 @@ class Cron:
 
         cronsim sees to that where there are five fields; a time of day with its seconds is no less fixed.
         """
-        begin = datetime.fromtimestamp(instant // 1000, UTC).astimezone(self._zone())
+        begin = datetime.fromtimestamp(instant // 1000, UTC).astimezone(zone_of(self.tz))
         sim = CronSim(self._text(), begin, reverse=reverse)
         _, minutes, hours, *_ = sim.parts
         if (
@@ -126,30 +112,53 @@ class Cron:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Instants that are so many seconds apart, on the same grid for everybody."""
+    """Instants that are so many seconds apart, on the same grid for everybody, which begins with the anchor.
+
+    With a time zone the interval is of whole days, and every instant has the same time of day there; without an anchor
+    that is midnight. A time of day that is skipped comes after the gap, one that comes twice comes the first time.
+    """
 
     interval: Duration
+    tz: str | tzinfo | None = None
+    anchor_ms: int = 0
 
     def __post_init__(self) -> None:
         length = seconds(self.interval, "every")
         if length < MIN_INTERVAL_SECONDS:
             raise ConfigurationError(f"every must be at least {MIN_INTERVAL_SECONDS} s, not {self.interval!r}.")
         object.__setattr__(self, "interval", length)
+        if self.tz is not None:
+            zone_of(self.tz)
+            if length % DAY_SECONDS:
+                raise ConfigurationError(
+                    f"tz keeps the time of day of an interval of whole days; leave it out with every {length:g} s."
+                )
 
     def after(self, instant: int) -> Iterator[int]:
         """As Cron."""
         step = seconds(self.interval, "every") * 1000
-        number = math.floor(instant / step) + 1
+        number = math.floor((instant - self.anchor_ms) / step) - 1  # clocks of a zone may be a little ahead or behind
         while True:
-            yield round(number * step)
+            slot = self._slot(number, step)
+            if slot > instant:
+                yield slot
             number += 1
+
+    def _slot(self, number: int, step: float) -> int:
+        if self.tz is None:
+            return self.anchor_ms + round(number * step)
+        zone = zone_of(self.tz)
+        first = (
+            datetime.fromtimestamp(self.anchor_ms / 1000, zone) if self.anchor_ms else datetime(1970, 1, 1, tzinfo=zone)
+        )
+        return round((first + timedelta(milliseconds=number * step)).timestamp() * 1000)
 
     def before(self, instant: int, count: int) -> int:
         """As Cron."""
         return instant - math.ceil(seconds(self.interval, "every") * 1000 * count)
 
     def __str__(self) -> str:
-        return f"every {self.interval:g} s"
+        return f"every {self.interval:g} s" if self.tz is None else f"every {self.interval:g} s {self.tz}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +186,23 @@ class At:
 Timing: TypeAlias = Cron | Every | At
 
 
+def zone_of(tz: str | tzinfo) -> tzinfo:
+    """Find a time zone. Errors: ConfigurationError."""
+    if isinstance(tz, tzinfo):
+        return tz
+    if not isinstance(tz, str):
+        raise ConfigurationError(f"tz must be a zone's name such as 'Europe/Paris', or a tzinfo, not {tz!r}.")
+    if fixed := FIXED.fullmatch(tz):
+        sign, hours, minutes = fixed.groups(default="0")
+        return timezone((-1 if sign == "-" else 1) * timedelta(hours=int(hours), minutes=int(minutes)))
+    try:
+        return zoneinfo.ZoneInfo(tz)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigurationError(
+            f"There is no time zone {tz!r}; write a name such as 'Europe/Paris', or install tzdata."
+        ) from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """When a call is made again and again, and what becomes of it where that is not as it should be.
@@ -187,6 +213,7 @@ class Schedule:
     id: str
     timing: Timing
     misfire: Misfire = "once"
+    misfire_grace_ms: int = round(MISFIRE_GRACE_SECONDS * 1000)
     overlap: Overlap = "allow"
     jitter_ms: int = 0
     start_ms: int = 0
@@ -211,7 +238,7 @@ class Schedule:
             case "once":
                 return due[-1:]
             case "skip":
-                return [slot for slot in due if slot > now - MISFIRE_GRACE_MS][-1:]
+                return [slot for slot in due if slot > now - self.misfire_grace_ms][-1:]
 
     def next(self, after: int) -> int | None:
         """Give the first slot after an instant, if there is one."""
@@ -230,6 +257,7 @@ def make_schedule(
     *,
     id: str,  # noqa: A002  # the word that people know it by
     misfire: Misfire = "once",
+    misfire_grace: Duration | None = None,
     overlap: Overlap = "allow",
     jitter: Duration = 0,
     start: datetime | None = None,
@@ -240,6 +268,10 @@ def make_schedule(
     """Check a schedule's options and settle their units. Errors: ConfigurationError."""
     if misfire not in ("skip", "once", "all"):
         raise ConfigurationError(f"misfire must be 'skip', 'once' or 'all', not {misfire!r}.")
+    if misfire_grace is not None and misfire != "skip":
+        raise ConfigurationError(
+            "misfire_grace says how late a slot may be for misfire='skip'; leave it out otherwise."
+        )
     if overlap not in ("allow", "skip", "queue"):
         raise ConfigurationError(f"overlap must be 'allow', 'skip' or 'queue', not {overlap!r}.")
     if repeat is not None and not (
@@ -252,10 +284,14 @@ def make_schedule(
     end_ms = None if end is None else instant_ms(end, "end")
     if end_ms is not None and end_ms < start_ms:
         raise ConfigurationError(f"schedule {id!r} ends before it starts; swap start and end.")
+    if isinstance(timing, Every):
+        timing = replace(timing, anchor_ms=start_ms)
+    grace = MISFIRE_GRACE_SECONDS if misfire_grace is None else seconds(misfire_grace, "misfire_grace")
     return Schedule(
         id=id,
         timing=timing,
         misfire=misfire,
+        misfire_grace_ms=round(grace * 1000),
         overlap=overlap,
         jitter_ms=round(seconds(jitter, "jitter") * 1000),
         start_ms=start_ms,

@@ -10,7 +10,7 @@ import difflib
 import itertools
 import logging
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack, cast
 
@@ -51,6 +51,7 @@ class ScheduleChanges(TypedDict, total=False):
     tz: str | tzinfo
     repeat: int | None
     misfire: Misfire
+    misfire_grace: Duration | None
     overlap: Overlap
     jitter: Duration
     start: datetime | None
@@ -82,6 +83,7 @@ class ScheduleInfo:
     """Started so far by its slots; one whose definition was replaced begins anew."""
     repeat: int | None
     misfire: Misfire
+    misfire_grace: float
     overlap: Overlap
     jitter: float
     start: datetime | None
@@ -102,10 +104,10 @@ def timing_of(cron: str | None, every: Duration | None, at: datetime | None, tz:
         )
     if cron is not None:
         return storable(Cron(cron, "UTC" if tz is None else tz))
-    if tz is not None:
-        raise ConfigurationError(f"tz is for cron; leave it out with {given[0]}.")
     if every is not None:
-        return Every(every)
+        return storable(Every(every, tz))
+    if tz is not None:
+        raise ConfigurationError("tz is for cron and every; at knows its own.")
     return At(instant_ms(at, "at"))  # type: ignore[arg-type]  # given, as the other two are not
 
 
@@ -278,6 +280,7 @@ def schedule_info(one: Described, now_ms: int, queue: QueueName, wire: Wire) -> 
         jobs=one.started,
         repeat=schedule.repeat or None,
         misfire=schedule.misfire,
+        misfire_grace=schedule.misfire_grace_ms / 1000,
         overlap=schedule.overlap,
         jitter=schedule.jitter_ms / 1000,
         start=instant(schedule.start_ms) if schedule.start_ms else None,
@@ -305,10 +308,11 @@ def _timing_edited(schedule: Schedule, changes: ScheduleChanges) -> Timing:
     if not changes.keys() & {"cron", "every", "at"}:
         if tz is None:
             return timing
-        if not isinstance(timing, Cron):
-            raise ConfigurationError(f"tz is for cron; schedule {schedule.id!r} is {timing}.")
-        return storable(Cron(timing.expression, tz))
-    if tz is None and isinstance(timing, Cron) and "cron" in changes:
+        if isinstance(timing, At):
+            raise ConfigurationError(f"tz is for cron and every; schedule {schedule.id!r} is {timing}.")
+        return storable(replace(timing, tz=tz))
+    same = "cron" if isinstance(timing, Cron) else "every" if isinstance(timing, Every) else ""
+    if tz is None and same in changes and not isinstance(timing, At):
         tz = timing.tz
     return timing_of(changes.get("cron"), changes.get("every"), changes.get("at"), tz)
 
@@ -324,4 +328,6 @@ def _options_edited(one: Definition, changes: ScheduleChanges) -> dict[str, Any]
         "repeat": schedule.repeat or None,
         "run_at_start": schedule.run_at_start,
     }
-    return {name: changes.get(name, value) for name, value in options.items()}
+    options = {name: changes.get(name, value) for name, value in options.items()}
+    grace = schedule.misfire_grace_ms / 1000 if options["misfire"] == schedule.misfire == "skip" else None
+    return options | {"misfire_grace": changes.get("misfire_grace", grace)}

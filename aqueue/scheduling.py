@@ -30,8 +30,9 @@ R = TypeVar("R")
 class ScheduleOptions(TypedDict, total=False):
     """What `@queue.cron(...)` and `@queue.every(...)` take besides the time.
 
-    `misfire` is for slots that nobody could start: "skip" them, make up for the last one "once", or for "all", up to a
-    hundred. `overlap` is for a slot whose predecessor has not ended: "allow" both, "skip" it, or "queue" it.
+    `misfire` is for slots that nobody could start: "skip" those that are later than `misfire_grace` (10 s), make up for
+    the last one "once", or for "all", up to a hundred. `overlap` is for a slot whose predecessor has not ended: "allow"
+    both, "skip" it, or "queue" it.
     `run_at_start` starts a job also when the schedule is new, or has changed.
     Units: `jitter` in seconds, a timedelta or "5s", delays each job by up to that; `start` and `end` are aware.
     """
@@ -40,6 +41,7 @@ class ScheduleOptions(TypedDict, total=False):
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     misfire: Misfire
+    misfire_grace: Duration | None
     overlap: Overlap
     jitter: Duration
     start: datetime | None
@@ -52,6 +54,7 @@ class RunTimeOptions(TypedDict, total=False):
 
     repeat: int | None
     misfire: Misfire
+    misfire_grace: Duration | None
     overlap: Overlap
     jitter: Duration
     start: datetime | None
@@ -85,12 +88,14 @@ class Scheduling(ABC):
         """
         return ScheduleDecorator(self, Cron(expression, tz), options)
 
-    def every(self, interval: Duration, **options: Unpack[ScheduleOptions]) -> ScheduleDecorator:
-        """Call a function, or a task, every so many seconds, counted from the hour, not from the start.
+    def every(
+        self, interval: Duration, *, tz: str | tzinfo | None = None, **options: Unpack[ScheduleOptions]
+    ) -> ScheduleDecorator:
+        """Call a function, or a task, every so many seconds, counted from `start` or the hour, not from the deploy.
 
-        Errors: as cron.
+        With a time zone, every so many days at the same time of day there. Errors: as cron.
         """
-        return ScheduleDecorator(self, Every(interval), options)
+        return ScheduleDecorator(self, Every(interval, tz), options)
 
     async def schedule(
         self,

@@ -24,7 +24,7 @@ LUA = PACKAGE / "store" / "lua"
 BASE = "moments errors keyring retry settings limits unique options schedule job job_ids embedded"
 QUEUE = (
     "context middleware middlewares telling task identity submission amending failed definition schedules scheduling "
-    "opening pausing queue"
+    "opening pausing keeper limiters queue"
 )
 LAYERS = (
     set(BASE.split()),
@@ -171,7 +171,8 @@ def key_kinds() -> set[str]:
         keys.inbox(WorkerId("x")), keys.held(WorkerId("x")), keys.channel("x"), keys.queued, keys.suspects,
         keys.scheduled, keys.workers, keys.failed, keys.pruned, keys.paused, keys.stats, keys.ranked, keys.held_back,
         keys.timers, keys.waiting("x"), keys.permits("x"), keys.pace("x"), keys.nowhere, keys.schedules,
-        keys.schedule("x"), keys.changed, keys.user_made, keys.shelves, keys.shelf("x"),
+        keys.schedule("x"), keys.holders("x"), keys.passes("x"), keys.line("x"), keys.patience("x"), keys.shelves,
+        keys.shelf("x"), keys.changed, keys.user_made,
     ]  # fmt: skip
     members = {name for name in vars(Keys) if not name.startswith("_")} - {"registry", "places", "bell"}
     assert len(spelled) == len(members), f"this test is to know all of {sorted(members)}"
@@ -325,7 +326,7 @@ def test_the_data_model_names_every_field_of_a_job() -> None:
     named = set(re.findall(r"`(\w+)`", section[1]))
     lua = "\n".join(code(path) for path in EVERY_LUA_FILE)
     fields = "state|attempt|crashes|token|unique|scope|rank|limits|called|stands|cancel|waiters|rerun|result|error|task"
-    fields += "|shelf|history|retimed"
+    fields += "|shelf|history|retimed|limited|limited_by"
     written = set(re.findall(rf"'((?:\w+_ms)|{fields})'", lua))
     of_schedules = {"declared_ms", "slot_ms", "removed_ms"}
     assert named == written - of_schedules

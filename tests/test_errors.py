@@ -19,6 +19,7 @@ INSTANCES: list[errors.AqueueError] = [
     errors.LeaseLost("j1"),
     errors.UnknownTask("fetch_titel", ["fetch_title"]),
     errors.UnknownTask("other", []),
+    errors.RateLimited(1.5, "other"),
 ]
 CLASSES = [error for _, error in inspect.getmembers(errors, inspect.isclass) if error.__module__ == "aqueue.errors"]
 
@@ -48,7 +49,13 @@ def test_errors_are_also_what_python_calls_them(error: type[Exception], also: ty
 
 def test_the_three_families_are_told_apart() -> None:
     """A job that failed, a task that is wrong and a server that is away call for different people."""
-    families = (errors.JobError, errors.TaskError, errors.StoreError, errors.ConfigurationError)
+    families = (
+        errors.JobError,
+        errors.TaskError,
+        errors.StoreError,
+        errors.ConfigurationError,
+        errors.RateLimited,
+    )
     for error in CLASSES:
         if issubclass(error, errors.AqueueError) and error is not errors.AqueueError:
             assert sum(issubclass(error, family) for family in families) == 1

@@ -164,6 +164,17 @@ def test_order_uniqueness_and_limits_are_as_told(tmp_path: Path) -> None:
         ]
 
 
+def test_limiters_are_as_told(tmp_path: Path) -> None:
+    """A second run may meet what the first has left: the window of a minute."""
+    for _ in range(2):
+        assert run(tmp_path, example("limiters")).stdout.splitlines() == [
+            "4 reports, at most 2 at once at the printer",
+            "6 calls in 0.4 s",
+            "ann is to try again within a minute",
+            "4 pushes done, 3 turned away at first, 0 attempts counted",
+        ]
+
+
 def test_failed_jobs_are_chosen_changed_and_deleted_as_told(tmp_path: Path) -> None:
     """What it prints stands at its head, and a second run meets nothing of the first."""
     text = (EXAMPLES / "failed_jobs.py").read_text()

@@ -108,12 +108,20 @@ def delete(ids: SomeIds, *, url: Url = None, prefix: Prefix = None, as_json: Jso
     act(Where(url, prefix), ids, Site.delete, as_json=as_json)
 
 
-@app.command(**examples("aqueue pause default", "aqueue pause default --task send_mail"))
+@app.command(**examples("aqueue pause default --for 10m", "aqueue pause default --task send_mail"))
 def pause(
-    queues: SomeNames, *, task: TaskName = None, url: Url = None, prefix: Prefix = None, as_json: Json = False
+    queues: SomeNames,
+    *,
+    task: TaskName = None,
+    duration: Annotated[
+        str | None, typer.Option("--for", metavar="SPAN", show_default=False, help="then it ends by itself, as 10m")
+    ] = None,
+    url: Url = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
 ) -> None:
     """Let no job start, or none of one task; what runs goes on."""
-    show(ask(Where(url, prefix), lambda site: site.pause(queues, task)), render.show_paused, as_json=as_json)
+    show(ask(Where(url, prefix), lambda site: site.pause(queues, task, duration)), render.show_paused, as_json=as_json)
 
 
 @app.command(**examples("aqueue resume default", "aqueue resume default --task send_mail"))

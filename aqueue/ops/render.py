@@ -256,6 +256,8 @@ def _job_lines(one: OneJob) -> Iterable[tuple[str, str]]:
     yield from _call(row)
     yield "attempt", str(row.attempt)
     yield "crashes", str(row.crashes)
+    if row.limited:
+        yield "limited", f"{count(row.limited, 'time')}{f', the last by {row.limited_by}' if row.limited_by else ''}"
     yield "enqueued", _moment(row.enqueued_at, one.now)
     for name, moment in (("due", row.due_at), ("started", row.started_at), ("ended", row.ended_at)):
         if moment is not None:

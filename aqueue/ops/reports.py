@@ -116,6 +116,8 @@ class JobRow:
     error: ErrorRow | None
     failure: str | None
     result_bytes: int | None
+    limited: int
+    limited_by: str | None
     history: list[RunRow]
 
     @classmethod
@@ -141,6 +143,8 @@ class JobRow:
             error=_error(info.error),
             failure=info.failure,
             result_bytes=info.result_bytes,
+            limited=info.limited,
+            limited_by=info.limited_by,
             history=[RunRow.of(run) for run in info.history],
         )
 

@@ -168,11 +168,11 @@ class Site:
 
     # changing queues
 
-    async def pause(self, names: Sequence[str], task: str | None = None) -> QueuesPaused:
-        """Let no further job start, or none of one task."""
+    async def pause(self, names: Sequence[str], task: str | None = None, duration: str | None = None) -> QueuesPaused:
+        """Let no further job start, for a time if one is given, or none of one task."""
         return QueuesPaused(
             queues=[
-                QueuePaused(queue=one.name, task=task, paused=True, changed=await one.pause(task))
+                QueuePaused(queue=one.name, task=task, paused=True, changed=await one.pause(task, duration=duration))
                 for one in self.chosen(names)
             ]
         )

@@ -75,6 +75,8 @@ def _read(wire: Wire, job_id: JobId, record: Mapping[str, bytes], envelope: byte
         worker=WorkerId(record["token"].decode().rpartition("/")[0]) if "token" in record else None,
         error=wire.decode_error(job_id, record["error"]) if "error" in record else None,
         result_bytes=len(record["result"]) if "result" in record else None,
+        limited=int(record.get("limited", 0)),
+        limited_by=record["limited_by"].decode("utf-8", "replace") if record.get("limited_by") else None,
         history=_history(wire, job_id, record.get("history", b"")),
     )
 

@@ -108,6 +108,22 @@ class Keys:
         """String or sorted set: when one gate let jobs through. Expires once that no longer matters."""
         return f"{self.base}pace:{digest}"
 
+    def holders(self, digest: str) -> str:
+        """Sorted set: who holds the permits of one limiter, by when each ends, server ms. Expires with the last."""
+        return f"{self.base}holders:{digest}"
+
+    def passes(self, digest: str) -> str:
+        """Sorted set: who has passed one limiter of late, by when, server ms. Expires."""
+        return f"{self.base}passes:{digest}"
+
+    def line(self, digest: str) -> str:
+        """Sorted set: who waits before one limiter, or is to come back, by since when, server ms. Expires."""
+        return f"{self.base}line:{digest}"
+
+    def patience(self, digest: str) -> str:
+        """Sorted set: the same, by until when each is believed to be there, server ms. Expires."""
+        return f"{self.base}patience:{digest}"
+
     @cached_property
     def schedules(self) -> str:
         """Sorted set: schedules of the code by their next slot, server ms."""
@@ -207,6 +223,10 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "waiting": ("zset",),
     "permits": ("set",),
     "pace": ("string", "zset"),
+    "holders": ("zset",),
+    "passes": ("zset",),
+    "line": ("zset",),
+    "patience": ("zset",),
     "timers": ("zset",),
     "schedules": ("zset",),
     "user_made": ("zset",),
@@ -223,8 +243,8 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "stats": ("hash",),
 }
 """What the server calls the type of each kind of key."""
-GATES: Final = ("waiting", "permits", "pace", "shelf")
-"""The kinds of keys of which each gate, or each paused task, has its own."""
+GATES: Final = ("waiting", "permits", "pace", "shelf", "holders", "passes", "line", "patience")
+"""The kinds of keys of which each gate, each paused task or each limiter has its own."""
 
 
 def nowhere(base: str) -> str:

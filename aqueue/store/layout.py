@@ -6,6 +6,7 @@ What is between aqueue and its server may say anything. Readers take nothing for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
@@ -21,6 +22,7 @@ from aqueue.store.records import (
     Fault,
     Gone,
     Lease,
+    Limited,
     NewJob,
     QueueStats,
     Released,
@@ -305,6 +307,12 @@ def settle_fields(settle: Settle, encode_error: Callable[[JobId, JobError], byte
         case Released(delay, unknown_task, error=error):
             why = "unknown" if unknown_task else "" if error is None else encode_error(settle.id, error)
             return (*head, f"released {round(delay * 1000)} 0 ", why)
+        case Limited(delay, by):
+            return (*head, f"limited {max(SOONEST_MS, math.ceil(delay * 1000))} 0 ", by.encode("utf-8", "replace"))
+
+
+SOONEST_MS: Final = 5
+"""After which a limited job comes back at the earliest, so that one that is turned away at once is no busy loop."""
 
 
 BRIEF: Final = 200

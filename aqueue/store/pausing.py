@@ -16,12 +16,12 @@ MOST_PAUSED: Final = 100
 class Pauses(Part):
     """Who may start jobs: told once, and kept by each claim from then on."""
 
-    async def pause(self) -> bool:
-        """Let no further job start; return whether that is a change."""
+    async def pause(self, span_ms: int = 0) -> bool:
+        """Let no further job start, for a time or, with 0, until the resume; return whether that is a change."""
         with contextlib.suppress(StoreFull):  # a full server must still be pausable
             await self._client.register()
         keys = self.keys
-        return bool(await self._run("pause", layout.integer, [keys.paused, keys.workers], [keys.base]))
+        return bool(await self._run("pause", layout.integer, [keys.paused, keys.workers], [keys.base, span_ms]))
 
     async def resume(self) -> bool:
         """Let jobs start again; return whether that is a change."""

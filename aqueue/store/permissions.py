@@ -41,7 +41,20 @@ CONNECTION: Final = (
 tools; to be told."""
 
 PRODUCER: Final = Rights(
-    ("await", "cancel", "define", "describe", "enqueue", "inspect", "reschedule", "schedules", "steer"),
+    (
+        "acquire",
+        "await",
+        "cancel",
+        "define",
+        "describe",
+        "enqueue",
+        "inspect",
+        "release_permit",
+        "renew_permits",
+        "reschedule",
+        "schedules",
+        "steer",
+    ),
     (),
     (
         "job",
@@ -53,6 +66,11 @@ PRODUCER: Final = Rights(
         "held_back",
         "waiting",
         "permits",
+        "pace",
+        "holders",
+        "passes",
+        "line",
+        "patience",
         "schedules",
         "user_made",
         "schedule",

@@ -114,7 +114,14 @@ class Released(msgspec.Struct, frozen=True, gc=False):
     """What the job says of it, if it asked for that itself."""
 
 
-Outcome: TypeAlias = Completed | Retried | Failed | Cancelled | Released
+class Limited(msgspec.Struct, frozen=True, gc=False):
+    """A limiter has turned the run away; nothing is counted, and it comes back after `delay` seconds."""
+
+    delay: float
+    by: str
+
+
+Outcome: TypeAlias = Completed | Retried | Failed | Cancelled | Released | Limited
 
 
 class Settle(msgspec.Struct, frozen=True, gc=False):

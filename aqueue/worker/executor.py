@@ -21,6 +21,7 @@ from aqueue.errors import (
     Discard,
     NotSerializable,
     PayloadRefused,
+    RateLimited,
     RetryLater,
     UnknownTask,
 )
@@ -30,7 +31,7 @@ from aqueue.queue import Queue
 from aqueue.retry import Retry, leaves, narrowed
 from aqueue.settings import Settings, seconds, ttl_ms
 from aqueue.store import codec
-from aqueue.store.records import Cancelled, Completed, Failed, Lease, Outcome, Released, Retried
+from aqueue.store.records import Cancelled, Completed, Failed, Lease, Limited, Outcome, Released, Retried
 from aqueue.store.wire import StoredCall
 from aqueue.task import Task
 from aqueue.worker.deadlines import Deadlines
@@ -218,7 +219,7 @@ def _translate(plan: _Plan, run: Run, error: BaseException) -> Outcome:
         case Discard() as signal:
             discarded = JobError(type="Discard", message=signal.reason, failure=Failure.DISCARDED)
             return Failed(discarded, plan.failure_ttl_ms)
-        case RetryLater() as signal:
+        case RetryLater() | RateLimited() as signal:
             return _later(plan, run, signal)
         case NotSerializable():
             return Failed(_described(error, Failure.INVALID), plan.failure_ttl_ms)
@@ -234,8 +235,10 @@ def _signal(error: BaseException) -> BaseException:
     return inside[0] if len(inside) == 1 else error
 
 
-def _later(plan: _Plan, run: Run, signal: RetryLater) -> Outcome:
+def _later(plan: _Plan, run: Run, signal: RetryLater | RateLimited) -> Outcome:
     try:
+        if isinstance(signal, RateLimited):
+            return _limited(signal)
         delay = seconds(signal.delay, "the delay of RetryLater")
         if not signal.count and delay < SHORTEST_SECONDS:
             raise ConfigurationError(
@@ -245,6 +248,11 @@ def _later(plan: _Plan, run: Run, signal: RetryLater) -> Outcome:
         return Failed(_described(error, Failure.INVALID), plan.failure_ttl_ms)
     asked = JobError(type="RetryLater", message=signal.reason)
     return _again(plan, run, asked, delay) if signal.count else Released(delay, error=asked)
+
+
+def _limited(signal: RateLimited) -> Limited:
+    delay = seconds(signal.retry_after, "the retry_after of RateLimited")
+    return Limited(delay, signal.limiter[:NAME_LIMIT] if isinstance(signal.limiter, str) else "")
 
 
 def _raised(plan: _Plan, run: Run, error: BaseException) -> Outcome:

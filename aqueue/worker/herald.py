@@ -26,7 +26,7 @@ from aqueue.queue import Queue
 from aqueue.store import codec
 from aqueue.store.client import BATCH
 from aqueue.store.inspection import job_info
-from aqueue.store.records import Cancelled, Completed, Failed, Gone, Outcome, Released, Retried, Turn
+from aqueue.store.records import Cancelled, Completed, Failed, Gone, Limited, Outcome, Released, Retried, Turn
 from aqueue.telling import Audience, Complaints
 from aqueue.worker.run import Reason, Run
 
@@ -210,11 +210,17 @@ def _ending_of(run: Run, outcome: Outcome) -> Told | None:
             return "on_failed", partial(moments.Failed, job_error=error, error=run.raised)
         case Cancelled():
             return "on_cancelled", moments.Cancelled
-        case Released():
+        case Released() | Limited():
             return _release_of(run, outcome)
 
 
-def _release_of(run: Run, outcome: Released) -> Told | None:
+def _turned_away(outcome: Limited, *, job: Job[Any], task: str, **_: Any) -> moments.Limited:
+    return moments.Limited(job=job, task=task, info=None, delay=outcome.delay, by=outcome.by or None)
+
+
+def _release_of(run: Run, outcome: Released | Limited) -> Told | None:
+    if isinstance(outcome, Limited):
+        return "on_limited", partial(_turned_away, outcome)
     if run.reason is Reason.LEASE_LOST:
         return "on_lease_lost", moments.LeaseLost
     if run.task is None:

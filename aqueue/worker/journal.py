@@ -17,7 +17,7 @@ from aqueue.errors import AqueueError, StoreUnavailable, shown
 from aqueue.job import Failure, JobError
 from aqueue.retry import UNBOUNDED
 from aqueue.store import codec
-from aqueue.store.records import Cancelled, Completed, Failed, Gone, Outcome, Released, Retried
+from aqueue.store.records import Cancelled, Completed, Failed, Gone, Limited, Outcome, Released, Retried
 from aqueue.store.wire import line_of
 from aqueue.worker.run import NAME_LIMIT, Reason, Run
 
@@ -182,13 +182,18 @@ def _told(run: Run, outcome: Outcome) -> tuple[str, int, str, JobError | None]:
         case Failed(error):
             rule = "not retried, " if error.failure is Failure.NOT_RETRIED else ""
             return "failed", logging.ERROR, f"{_brief(error)} - {rule}failed for good", error
-        case Released(delay, error=error) if error is not None:
-            return "released", logging.INFO, f"{_brief(error)} - again in {delay:.1f}s", None
         case Cancelled():
             return "cancelled", logging.INFO, "cancelled", None
+        case Limited(delay, by):
+            return "limited", logging.INFO, f"limited{f' by {by}' if by else ''} - again in {delay:.1f}s", None
         case Released():
-            why = "lease lost" if run.reason is Reason.LEASE_LOST else "returned to the queue"
-            return "released", logging.INFO, why, None
+            return "released", logging.INFO, _why_released(run, outcome), None
+
+
+def _why_released(run: Run, outcome: Released) -> str:
+    if outcome.error is not None:
+        return f"{_brief(outcome.error)} - again in {outcome.delay:.1f}s"
+    return "lease lost" if run.reason is Reason.LEASE_LOST else "returned to the queue"
 
 
 def _brief(error: JobError) -> str:

@@ -257,7 +257,9 @@ class Lane:
             herald.passed_by(turn)
         self.has_more = self.has_more or turn.state == "MORE" or len(turn.leases) == asked
         self.paused = turn.state == "PAUSED"
-        next_due = PAUSED_LOOK_SECONDS if self.paused else turn.next_due
+        next_due = turn.next_due
+        if self.paused:  # until a pause for a time ends, or for good
+            next_due = PAUSED_LOOK_SECONDS if next_due is None else min(next_due, PAUSED_LOOK_SECONDS)
         self.due_at = None if next_due is None else asyncio.get_running_loop().time() + next_due
 
     async def _recover(self) -> None:

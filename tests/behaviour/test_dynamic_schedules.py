@@ -169,7 +169,15 @@ async def test_an_edit_changes_what_it_names(queue: Queue, notes: Notes) -> None
     assert await queue.schedules.resume("x")
     assert (await queue.schedules.get("x")).next[0] == start
     assert (await edited()).overlap == "queue"  # nothing at all
-    with pytest.raises(ConfigurationError, match="tz is for cron"):
+    with pytest.raises(ConfigurationError, match="interval of whole days"):
+        await edited(tz="UTC")
+    assert (await edited(every="2d", tz="Asia/Tokyo")).times == "every 172800 s Asia/Tokyo"
+    assert (await edited(every="1d")).times == "every 86400 s Asia/Tokyo"
+    assert (await edited(misfire="skip", misfire_grace="1m")).misfire_grace == 60
+    assert (await edited(jitter=1)).misfire_grace == 60
+    assert (await edited(misfire="all")).misfire_grace == 10
+    await edited(at=end, start=None)
+    with pytest.raises(ConfigurationError, match="tz is for cron and every"):
         await edited(tz="UTC")
     with pytest.raises(TypeError, match="nothing called intervall"):
         await edited(intervall=3)
@@ -469,7 +477,8 @@ async def test_bad_schedules_are_refused_before_anything_is_stored(
         ({"cron": "61 * * * *"}, "field 1, the minute, is '61'"),
         ({"cron": "@daily", "tz": "Mars/Olympus"}, "no time zone 'Mars/Olympus'"),
         ({"cron": "@daily", "tz": timezone(timedelta(seconds=5))}, "tz must be a zone's name"),
-        ({"every": 5, "tz": "UTC"}, "tz is for cron; leave it out with every"),
+        ({"every": 5, "tz": "UTC"}, "an interval of whole days; leave it out with every 5 s"),
+        ({"at": _now(), "tz": "UTC"}, "tz is for cron and every"),
         ({"every": 0}, "every must be at least"),
         ({"at": naive}, "at must carry a time zone"),
         ({"at": "tomorrow"}, "at must be a datetime"),

@@ -172,3 +172,24 @@ async def test_what_is_no_task_is_refused(queue: Queue, name: Any) -> None:
     with pytest.raises(ConfigurationError, match="task name must"):
         await queue.resume(name)
     assert not await queue.paused()
+
+
+async def test_a_pause_for_a_time_ends_by_itself(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a maintenance window that nobody must remember to close; the worker knows when that is."""
+    monkeypatch.setattr("aqueue.worker.lane.PAUSED_LOOK_SECONDS", 3600.0)
+    async with Worker(post.queue):
+        assert await post.queue.pause(duration="400ms")
+        job = await post.other.enqueue(1)
+        assert await post.queue.paused() == Paused(queue=True, tasks={})
+        await job.result(timeout=SECONDS)
+    assert not await post.queue.paused()
+
+
+@pytest.mark.parametrize("duration", [-1, 0, 0.0001, "soon", float("nan")])
+async def test_a_pause_for_no_time_is_refused(queue: Queue, duration: Any) -> None:
+    """Nor is there one for a single task."""
+    with pytest.raises(ConfigurationError, match="duration"):
+        await queue.pause(duration=duration)
+    with pytest.raises(ConfigurationError, match="whole queue"):
+        await queue.pause("mail", duration=5)
+    assert not await queue.paused()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 import redis
@@ -13,7 +13,7 @@ from facts import until
 from servers import Server, binaries
 
 from aqueue import BadArguments, ConfigurationError, NotSerializable, Queue, Worker
-from aqueue.schedule import Cron, Every, make_schedule
+from aqueue.schedule import Cron, Every, make_schedule, zone_of
 
 
 @pytest.fixture
@@ -220,6 +220,10 @@ async def test_bad_schedules_are_refused_where_they_are_written(queue: Queue) ->
             "ends before it starts",
         ),
         (lambda: queue.every(5, id="a b")(work), "schedule id must not contain"),
+        (lambda: queue.every("36h", tz="Europe/Paris"), "an interval of whole days"),
+        (lambda: queue.every("1d", tz="Mars/Olympus"), "no time zone 'Mars/Olympus'"),
+        (lambda: queue.every("1d", misfire_grace=60)(work), "misfire_grace says how late"),
+        (lambda: queue.every("1d", misfire="skip", misfire_grace=-1)(work), "misfire_grace must be"),
     ]
     for write, complaint in wrong:
         with pytest.raises(ConfigurationError, match=complaint):
@@ -252,7 +256,7 @@ def test_a_daily_slot_comes_once_a_day_all_year(zone: str, expression: str) -> N
     begin = round(datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp() * 1000)
     cron = Cron(expression, zone)
     slots = list(itertools.takewhile(lambda slot: slot <= begin + 366 * 86_400_000, cron.after(begin)))
-    local = [datetime.fromtimestamp(slot / 1000, UTC).astimezone(cron._zone()).date() for slot in slots]
+    local = [datetime.fromtimestamp(slot / 1000, UTC).astimezone(zone_of(zone)).date() for slot in slots]
     assert [later - day for day, later in itertools.pairwise(local)] == [timedelta(1)] * (len(local) - 1)
     assert len(local) in (365, 366, 367)
 
@@ -262,12 +266,48 @@ def test_a_daily_slot_comes_once_a_day_all_year(zone: str, expression: str) -> N
 def test_the_next_slot_is_never_one_that_has_passed(zone: str, expression: str) -> None:
     """From any moment around a change of the clocks; a worker would wait for it in vain, and look again at once."""
     cron, year = Cron(expression, zone), round(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
-    offsets = [datetime.fromtimestamp(year + 3600 * hour, cron._zone()).utcoffset() for hour in range(24 * 365)]
+    offsets = [datetime.fromtimestamp(year + 3600 * hour, zone_of(zone)).utcoffset() for hour in range(24 * 365)]
     changes = [hour for hour, (one, other) in enumerate(itertools.pairwise(offsets)) if one != other]
     for change in changes:
         for minute in range(-180, 180, 10):
             moment = (year + 3600 * change + 60 * minute) * 1000
             assert next(cron.after(moment)) > moment
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_an_interval_of_days_keeps_its_time_of_day(zone: str) -> None:
+    """Every ten days at half past two, whatever the clocks do; where there is no such time, right after the gap."""
+    start = datetime(2026, 1, 5, 2, 30, tzinfo=zone_of(zone))
+    schedule = make_schedule(Every("10d", zone), id="x", start=start)
+    begin = round(start.timestamp() * 1000)
+    slots = list(itertools.islice(schedule.upcoming(begin - 1), 110))
+    assert slots[0] == begin
+    local = [datetime.fromtimestamp(slot / 1000, UTC).astimezone(zone_of(zone)) for slot in slots]
+    assert [later.date() - day.date() for day, later in itertools.pairwise(local)] == [timedelta(10)] * 109
+    assert {one.hour * 60 + one.minute for one in local} <= {150, 180, 210}
+    assert sum(one.hour * 60 + one.minute != 150 for one in local) <= 3
+    for slot in slots[1:]:
+        assert next(schedule.upcoming(slot - 1)) == slot
+        assert next(schedule.upcoming(slot)) > slot
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Kolkata"])
+def test_an_interval_is_counted_from_its_start(zone: str | None) -> None:
+    """As whoever names one expects; without a start it is counted from midnight, there or in Greenwich."""
+    start = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+    schedule = make_schedule(Every("2d", zone), id="x", start=start)
+    first, second = itertools.islice(schedule.upcoming(0), 2)
+    assert (first, second) == (round(start.timestamp() * 1000), round(start.timestamp() * 1000) + 2 * 86_400_000)
+    midnight = make_schedule(Every("1d", zone), id="x").next(first)
+    assert midnight is not None
+    assert datetime.fromtimestamp(midnight / 1000, zone_of(zone or "UTC")).time() == time()
+
+
+@pytest.mark.parametrize(("grace", "count"), [(None, 0), ("1m", 1), (0, 0)])
+def test_how_late_is_too_late(grace: str | int | None, count: int) -> None:
+    """Half a minute is missed by default, and not where a minute will do."""
+    schedule = make_schedule(Every("1h"), id="x", misfire="skip", misfire_grace=grace)
+    assert len(schedule.slots(3_600_000, 7_230_000)) == count
 
 
 def test_hourly_slots_follow_the_clock_and_not_its_changes() -> None:

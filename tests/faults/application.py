@@ -10,11 +10,12 @@ import os
 import time
 from pathlib import Path
 
-from aqueue import Context, Queue, Retry, Settings
+from aqueue import Concurrency, Context, Queue, Retry, Settings
 
 RECORD = os.environ.get("FAULT_RECORD", os.devnull)
 LEASE = float(os.environ.get("FAULT_LEASE", "15"))
 BLOCKED_CAP = float(os.environ.get("FAULT_BLOCKED_CAP", "300"))
+PERMIT_LEASE = float(os.environ.get("FAULT_PERMIT_LEASE", "1"))
 KEEP = float(os.environ.get("FAULT_KEEP", "3600"))
 
 queue = Queue(
@@ -55,6 +56,16 @@ async def of_a_key(context: Context, key: int, seconds: float) -> str:
     record("start", context)
     await asyncio.sleep(seconds)
     record("end", context)
+    return "done"
+
+
+@queue.task
+async def with_permit(context: Context, limit: int, seconds: float) -> str:
+    """Be one of so many at once, in a part of the job."""
+    async with queue.limiter(Concurrency(limit, name="permits"), wait=60, lease=PERMIT_LEASE):
+        record("start", context)
+        await asyncio.sleep(seconds)
+        record("end", context)
     return "done"
 
 

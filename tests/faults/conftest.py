@@ -20,6 +20,7 @@ def engine() -> str:
 
 
 IMPATIENT: dict[str, object] = {
+    "aqueue.limiters.RECHECK_SECONDS": 0.25,
     "aqueue.settings.Settings.beat": property(lambda _: 0.05),
     "aqueue.store.address.CONNECT_SECONDS": 0.25,
     "aqueue.store.client.PARK_MARGIN_SECONDS": 0.25,

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from faults.crashing import KINDS
 from faults.fleet import HERE, read_lines
 from faults.history import History, Remains, complaints, remains
 
-JOBS, RUNS = 11, 12
+JOBS, RUNS = 12, 13
 """One job takes two runs; one is made by a schedule."""
 SOON = timedelta(seconds=0.4)
 AT_ONCE = 4
@@ -79,9 +80,10 @@ class Morgue:
         delayed = await queue.remote("brief").options(delay=0.3).enqueue(0.2)  # alone, so a fetch parks beside it
         limited = queue.remote("brief").options(limit=[Concurrency(1), Rate(200)], priority=7)
         held_back = [await limited.enqueue(0) for _ in range(3)]
+        inside = await queue.enqueue("with_permit", 1, 0)
         made = await queue.schedule(queue.remote("brief").call(0), id=f"made-{queue.name}", at=_now() + SOON)
         slot = f"{made.id}.{round(made.next[0].timestamp() * 1000)}"
-        acknowledged: set[str] = {slot} | {job.id for job in (orphan, *brief, again, delayed, *held_back)}
+        acknowledged: set[str] = {slot} | {job.id for job in (orphan, *brief, again, delayed, *held_back, inside)}
         history = History(asked=JOBS, acknowledged=acknowledged)
         history.cause(again.id)
         return history
@@ -125,10 +127,14 @@ class Morgue:
 
 
 @pytest.fixture
-def morgue(server: Server, raw: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Morgue:
+async def morgue(
+    server: Server, raw: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Morgue]:
     record = tmp_path / "record"
     monkeypatch.setattr(application, "RECORD", str(record))
-    return Morgue(server, raw, record)
+    application.queue.use_url(server.url)  # its tasks run here, too, and pass its limiters
+    yield Morgue(server, raw, record)
+    await application.queue.close()
 
 
 async def _each_dies(morgue: Morgue, points: list[str]) -> dict[str, list[str]]:
@@ -165,5 +171,5 @@ async def test_a_worker_may_die_at_the_first_call_of_every_kind(morgue: Morgue) 
     whole = await morgue.dies("never")
     assert (whole.code, whole.wrong) == (0, [])
     first = [point for point in whole.points if point.endswith(" 1")]
-    assert {point.split()[1] for point in first} >= {*KINDS, "retire"}
+    assert {point.split()[1] for point in first} >= {*KINDS, "retire", "acquire", "release_permit"}
     assert await _each_dies(morgue, first) == {}

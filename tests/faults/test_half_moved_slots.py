@@ -17,6 +17,7 @@ from aqueue import Concurrency, Job, JobFailed, JobState, Queue, Rate, Settings,
 from aqueue.job import JobError, JobId, LeaseToken, WorkerId
 from aqueue.store import connection
 from aqueue.store.client import Client
+from aqueue.store.permits import Holder, Permits, Turnstile
 from aqueue.store.records import Completed, Failed, Fault, NewJob, Settle, Unique
 from aqueue.store.schedules import Declaration, Slot
 from faults.slots import MovingSlot, moving
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.timeout(120)
 
 RECORDS: Final = {"job", "payload"}
 WORKERS: Final = {"worker", "held", "inbox"}
-GATES: Final = {"permits", "waiting", "pace", "unique", "shelf"}
+GATES: Final = {"permits", "waiting", "pace", "unique", "shelf", "holders", "passes", "line", "patience"}
 SCHEDULES: Final = {"schedule", "schedules", "user_made", "changed"}
 LISTS: Final = {
     "queued", "suspects", "ranked", "held_back", "timers", "scheduled", "workers", "failed", "paused", "stats",
@@ -44,6 +45,9 @@ ME: Final = WorkerId("me")
 FIXED: Final = Declaration(id="fixed", owner="code", task="work", definition="d", spec="{}", call=b"", declared_ms=1)
 MADE: Final = Declaration(id="made", owner="user", task="work", definition="d", spec="{}", call=b"")
 LEASE_SECONDS: Final = 1.0
+PERMITS: Final = Turnstile(kind="c", digest="aa", first=1, second=0, lease_ms=600_000)
+PACED: Final = Turnstile(kind="g", digest="bb", first=600_000_000, second=1, lease_ms=600_000)
+HOLDERS: Final = [Holder(f"abc/{n}") for n in range(2)]
 
 
 class FullQueue:
@@ -83,6 +87,9 @@ class FullQueue:
         await self.enqueue("due", delay=0.001, key="due")
         for n in range(3):
             await self.enqueue(f"usual-{n}")
+        for gate in (PERMITS, PACED):
+            for holder in HOLDERS:
+                await Permits(store).acquire(gate, holder, wait_ms=-1)
         await self.queue.pause()
         await self.queue.schedule(self.queue.remote("work").call("made"), id="made", every=600)
         await self.queue.schedule(self.queue.remote("work").call("other"), id="other", every=600)
@@ -125,6 +132,9 @@ class FullQueue:
             "cancel one that runs": lambda: store.cancel(running),
             "delete": lambda: store.delete(jobs["limited-2"].id),
             "enqueue": lambda: store.enqueue([new]),
+            "acquire a permit": lambda: Permits(store).acquire(PERMITS, Holder("abc/2"), wait_ms=-1),
+            "pass a rate": lambda: Permits(store).acquire(PACED, Holder("abc/2"), wait_ms=-1),
+            "release a permit": lambda: Permits(store).release(PERMITS, HOLDERS[0]),
             "mend": lambda: store.repairs.mend([(running, Fault.RUNNING_NOWHERE)], 10),
             "purge": lambda: store.purge("waiting"),
             "purge failed": lambda: store.purge("failed"),

@@ -39,6 +39,7 @@ from aqueue.ops.site import open_site
 from aqueue.store import scripts
 from aqueue.store.client import Client
 from aqueue.store.failures import FailedEntry, Place
+from aqueue.store.permits import Holder, Permits, Turnstile
 from aqueue.store.records import Completed, Fault, NewJob, Settle
 from aqueue.store.schedules import Declaration, Slot
 from faults import hostile
@@ -236,6 +237,8 @@ HOURLY: Final = Declaration(
     overlap="skip",
     declared_ms=1,
 )
+GATE: Final = Turnstile(kind="c", digest="aa", first=1, second=0, lease_ms=1000)
+HOLDER: Final = Holder("abc/1")
 CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "enqueue": lambda store: store.enqueue([NewJob(id=ONE, envelope=hostile.VALID)]),
     "cancel": lambda store: store.cancel(ONE),
@@ -272,6 +275,9 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "define": lambda store: store.schedules.define(HOURLY, "this call"),
     "steer": lambda store: store.schedules.steer("hourly", "pause", "this call"),
     "reschedule": lambda store: store.schedules.reschedule(ONE, "c", delay_ms=5, at_ms=None),
+    "acquire": lambda store: Permits(store).acquire(GATE, HOLDER, wait_ms=-1),
+    "renew_permits": lambda store: Permits(store).renew([(GATE, HOLDER)]),
+    "release_permit": lambda store: Permits(store).release(GATE, HOLDER),
 }
 
 

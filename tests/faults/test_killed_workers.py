@@ -195,5 +195,5 @@ def test_the_application_names_its_tasks() -> None:
     """The tests enqueue by name; a renamed task would only look like a slow one."""
     assert set(application.queue.tasks) == {
         "brief", "gated", "blocking", "threaded", "poison", "second_time", "endless_at_first", "blocking_at_first",
-        "of_a_key", "relay",
+        "of_a_key", "relay", "with_permit",
     }  # fmt: skip

@@ -226,6 +226,28 @@ async def test_a_gate_of_the_wrong_type_holds_its_own_jobs_only(
         raw.delete(left)
 
 
+@pytest.mark.parametrize("kind", ["holders", "line", "patience"])
+async def test_a_limiter_whose_key_is_of_the_wrong_type_is_named_and_heals(
+    pair: Pair, server: Server, raw: redis.Redis, kind: str
+) -> None:
+    """Others are passed meanwhile, and it is when the key has gone."""
+    async with pair.hurt:
+        limiter, other = (pair.hurt.limiter(Concurrency(1, name=name), wait=5) for name in "ab")
+        async with limiter:
+            (holders,) = map(str, raw.scan_iter(f"{KEYS.base}holders:*"))
+        key = getattr(KEYS, kind)(holders.rpartition(":")[2])
+        raw.delete(key)
+        put_something_else(raw, key, kind)
+        with pytest.raises(StoreError, match="another type of value than aqueue's"):
+            await limiter.acquire()
+        async with other:
+            code, found = await doctor(server.url)
+        assert (code, [one["id"] for one in found["findings"] if one["kind"] == "key"]) == (1, [key])
+        raw.delete(key)
+        async with limiter:
+            assert (await doctor(server.url))[1]["findings"] == []
+
+
 async def test_a_job_whose_line_was_lost_is_found_and_queued_again(
     pair: Pair, server: Server, raw: redis.Redis
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 import time
@@ -13,7 +14,7 @@ import pytest
 import redis
 import redis.asyncio as redis_asyncio
 
-from aqueue import Queue, Settings, StoreUnavailable, Worker
+from aqueue import Concurrency, Queue, Rate, Settings, StoreUnavailable, Worker
 from faults.fleet import wait_until
 from faults.topologies import BINARY, free_port, node
 
@@ -84,6 +85,22 @@ async def test_queues_on_different_nodes_of_a_cluster_share_one_worker(cluster: 
         assert {(await queue.stats()).counters["completed"] for queue in queues} == {21}
     for queue in queues:
         await queue.close()
+
+
+async def test_limiters_of_a_cluster_hand_on_their_permits(cluster: str) -> None:
+    """All keys of one lie in its queue's slot, and who waits listens at that slot's node."""
+    for name in ("alpha", "beta", "gamma", "delta"):
+        async with Queue(name, url=cluster) as queue, Queue(name, url=cluster) as other:
+            order: list[int] = []
+
+            async def visit(queue: Queue, number: int, order: list[int] = order) -> None:
+                one, pace = Concurrency(1, name="one"), Rate(500, burst=2, name="pace")
+                async with queue.limiter(one, wait=60), queue.limiter(pace, wait=10):
+                    order.append(number)
+
+            async with asyncio.timeout(4):  # nobody asks again after five seconds only
+                await asyncio.gather(*(visit((queue, other)[number % 2], number) for number in range(10)))
+            assert sorted(order) == list(range(10))
 
 
 async def test_a_failover_is_followed_to_the_new_primary(sentinel: tuple[str, int, int]) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import pytest
@@ -27,6 +28,7 @@ from aqueue import (
     JobNotFound,
     Queue,
     Rate,
+    RateLimited,
     Retry,
     RetryLater,
     ScheduleNotFound,
@@ -67,7 +69,9 @@ class Workload:
 
     def _register_tasks(self) -> None:
         history = self.history
-        asked_for_time: set[str] = set()
+        signals: defaultdict[str, list[Exception]] = defaultdict(
+            lambda: [RateLimited(0.01, "somebody else's"), RetryLater(0.01, "not ready yet", count=False)]
+        )
 
         def started(context: Context, label: str = "") -> str:
             assert context.job is not None
@@ -88,10 +92,9 @@ class Workload:
         @self._worker.task
         async def second_time(context: Context) -> str:
             job_id = started(context)
-            if job_id not in asked_for_time:
-                asked_for_time.add(job_id)
+            if signals[job_id]:
                 history.cause(job_id)
-                raise RetryLater(0.01, "not ready yet", count=False)
+                raise signals[job_id].pop()
             if context.attempt == 1:
                 history.cause(job_id)
                 raise ValueError("the first time it fails")
@@ -203,6 +206,8 @@ class Workload:
         self.stage = "the second worker"
         async with Worker(self._worker, concurrency=4, grace=0):
             assert await self._result(interrupted) == "done"
+        self.stage = "limiters"
+        await self._pass_limiters()
         self.stage = "upkeep"
         await self._look_after()
 
@@ -319,6 +324,27 @@ class Workload:
         described = await self._insist(lambda: schedules.describe(["hourly"]))
         assert [one.job for one in (described or (0, []))[1]] == [slot.job.id]
         await self._insist(lambda: schedules.withdraw(me, 2, ["add"], []))
+
+    async def _pass_limiters(self) -> None:
+        """Have one permit at a time, for longer than until it is renewed; then pass one that is open now and then."""
+        one = self._producer.limiter(Concurrency(1, name="one"), wait=RESULT_SECONDS, lease=1)
+        pace = self._producer.limiter(Rate(200, burst=2, name="pace"), wait=RESULT_SECONDS)
+        inside = 0
+
+        async def visit(seconds: float) -> None:
+            nonlocal inside
+            async with one:
+                inside += 1
+                assert inside == 1, "a permit was given twice"
+                await asyncio.sleep(seconds)
+                inside -= 1
+
+        async def call() -> None:
+            async with pace:
+                pass
+
+        await asyncio.gather(*(self._insist(partial(visit, seconds)) for seconds in (0.4, 0, 0)))
+        await asyncio.gather(*(self._insist(call) for _ in range(4)))
 
     async def _schedule(self) -> None:
         """A schedule made at run time, from its beginning to its end; the worker starts three jobs, and one more."""

@@ -18,7 +18,21 @@ from redis.exceptions import NoPermissionError, ResponseError
 from servers import Server
 from typer.testing import CliRunner
 
-from aqueue import Context, JobCancelled, JobFailed, JobState, Queue, RetryLater, Settings, StoreError, Worker
+from aqueue import (
+    Concurrency,
+    Context,
+    JobCancelled,
+    JobFailed,
+    JobState,
+    Queue,
+    Rate,
+    RateLimited,
+    RetryLater,
+    Settings,
+    StoreError,
+    Window,
+    Worker,
+)
 from aqueue.job import WorkerId
 from aqueue.ops.cli import app
 from aqueue.store.permissions import Role
@@ -120,6 +134,25 @@ async def test_producers_and_workers_do_all_they_are_for(
     assert [
         record for record in caplog.records if record.levelno >= logging.ERROR and "broken" not in record.message
     ] == []
+
+
+async def test_producers_and_workers_pass_limiters(urls: Urls, caplog: pytest.LogCaptureFixture) -> None:
+    """A web application does, as do jobs: permits are given, renewed, handed on and told of."""
+    for role in (Role.PRODUCER, Role.WORKER):
+        async with Queue("q", url=urls[role]) as queue:
+            limiter = queue.limiter(Concurrency(1, name="one"), wait=WAIT_SECONDS, lease=1)
+            async with limiter as permit:
+                waits = asyncio.create_task(limiter.acquire())
+                await asyncio.sleep(0.5)  # until it is renewed
+                assert not permit.lost
+            await (await waits).release()
+            rate, window = Rate(1, per=60, name=role), Window(1, per=60, name=role)
+            async with queue.limiter(rate), queue.limiter(window):
+                pass
+            for limit in (rate, window):
+                with pytest.raises(RateLimited):
+                    await queue.limiter(limit).acquire(wait=1)
+    assert "permit" not in caplog.text.lower()
 
 
 async def test_each_does_its_part_with_a_paused_task(urls: Urls) -> None:

@@ -20,7 +20,7 @@ import redis
 from servers import Server, binaries
 from typer.testing import CliRunner
 
-from aqueue import Encryption, Job, JobState, Queue, Retry, Settings, Signing, Worker
+from aqueue import Encryption, Job, JobState, Queue, RateLimited, Retry, Settings, Signing, Worker
 from aqueue.ops.cli import app, main
 from aqueue.ops.render import duration, plain
 from aqueue.store import connection
@@ -275,6 +275,7 @@ async def test_jobs_as_json_keep_their_keys(cli: Cli, queue: Queue) -> None:
     assert set(row) == {
         "id", "queue", "task", "state", "attempt", "crashes", "payload", "args", "kwargs", "enqueued_at", "due_at",
         "started_at", "ended_at", "waited_s", "ran_s", "worker", "error", "failure", "result_bytes",
+        "limited", "limited_by",
         "history",
     }  # fmt: skip
     assert (row["id"], row["state"], row["args"], row["kwargs"]) == (broken.id, "failed", [0], {})
@@ -382,6 +383,26 @@ async def test_a_completed_job_says_why_its_arguments_are_not_shown(cli: Cli, qu
 
     assert "args      gone, the job has completed" in out
     assert "result    2 bytes" in out
+
+
+async def test_a_limited_job_says_how_often_and_by_what(cli: Cli, queue: Queue) -> None:
+    """Else nobody sees why it is always scheduled and never fails."""
+
+    @queue.task
+    async def push() -> None:
+        raise RateLimited(600, "crm")
+
+    job = await push.enqueue()
+    async with Worker(queue):
+
+        async def limited() -> bool:
+            return (await job.info()).limited == 1
+
+        await until(limited)
+    answer = await cli("job", job.id)
+    assert re.search(r"limited +1 time, the last by crm\n", answer.out)
+    assert re.search(r"state +scheduled\n", answer.out)
+    await job.cancel()
 
 
 @pytest.mark.parametrize("kind", [Signing, Encryption])

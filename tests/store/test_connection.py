@@ -94,7 +94,7 @@ async def test_a_script_that_the_server_does_not_know_is_sent_whole(server: Scri
     """After a restart or a SCRIPT FLUSH the cache is empty, which is nobody's error."""
     server.answer = Refusing(b"NOSCRIPT No matching script")
     script = load("pause")
-    assert await links.run("k", script, script.arguments(["k", "l"], ["p:"])) == b"EVAL"
+    assert await links.run("k", script, script.arguments(["k", "l"], ["p:", 0])) == b"EVAL"
     assert [command[0] for command in server.heard] == [b"EVALSHA", b"EVAL"]
     assert server.heard[1][1] == script.text.encode()
     assert server.heard[0][2:] == server.heard[1][2:]

@@ -18,6 +18,7 @@
 --- @include counting
 --- @include queueing
 --- @include requeueing
+--- @include pacing
 --- @include limiting
 --- @include finish
 

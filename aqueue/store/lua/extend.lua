@@ -26,6 +26,7 @@
 --- @include counting
 --- @include queueing
 --- @include requeueing
+--- @include pacing
 --- @include limiting
 --- @include finish
 --- @include give_back

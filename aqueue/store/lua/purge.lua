@@ -15,6 +15,7 @@
 --- @include clock
 --- @include queueing
 --- @include requeueing
+--- @include pacing
 --- @include limiting
 --- @include finish
 

@@ -72,7 +72,7 @@ local function again(id, ended, envelope, limits, record, payload)
   end
   change(record, payload, envelope, limits)
   redis.call('HDEL', record, 'attempt', 'crashes', 'cancel', 'error', 'expires_ms', 'due_ms', 'started_ms', 'ended_ms', 'token',
-    'unknown_ms', 'unique', 'scope', 'called')
+    'unknown_ms', 'unique', 'scope', 'called', 'limited', 'limited_by')
   redis.call('HSET', record, 'rerun', call)
   redis.call('PERSIST', record)
   redis.call('PERSIST', payload)

@@ -18,6 +18,7 @@
 --- @include clock
 --- @include queueing
 --- @include requeueing
+--- @include pacing
 --- @include limiting
 
 -- A key of the wrong type is refused here, before anything is written.

@@ -17,6 +17,7 @@
 --- @include counting
 --- @include queueing
 --- @include requeueing
+--- @include pacing
 --- @include limiting
 --- @include finish
 --- @include give_back

@@ -28,10 +28,10 @@
 -- ARGV failed_cap      int
 -- ITEM id         str
 -- ITEM token      str   handed out by the claim
--- ITEM ending     str   four words: outcome, of completed | retried | failed | cancelled | released; delay_ms;
+-- ITEM ending     str   four words: outcome, of completed | retried | failed | cancelled | released | limited; delay_ms;
 --                       ttl_ms, where 0 keeps nothing and -1 is for ever; and what is told of the run: of a completed one
 --                       its task, of a failed one type and message of its error, in short
--- ITEM body       str   result, error, or why it is released
+-- ITEM body       str   result, error, why it is released, or by what it is limited
 -- RETURNS ids refused with a lost lease | ids leased | their facts (leasing) | their envelopes | now
 --         | ms until the next job is due, -1 none | OK PAUSED MORE
 --         | ids expired and ids held back by a limit, where there are any
@@ -39,6 +39,7 @@
 --- @include counting
 --- @include queueing
 --- @include requeueing
+--- @include pacing
 --- @include limiting
 --- @include finish
 --- @include bury
@@ -161,6 +162,10 @@ end
 if redis.call('EXISTS', timers) == 1 then
   local opens = ms_until_first(timers)
   next_due = next_due < 0 and opens or math.min(next_due, opens)
+end
+
+if is_paused then
+  next_due = redis.call('PTTL', paused) -- nothing else can start before
 end
 
 local passed_by = at.passed_by and { at.passed_by.expired, at.passed_by.held_back }

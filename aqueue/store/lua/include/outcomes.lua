@@ -60,3 +60,12 @@ function outcomes.released(at, job, run, body)
     end
   end)
 end
+
+-- A limiter has turned the run away: it comes back when that has room. Neither attempt nor crash is counted.
+function outcomes.limited(at, job, run, body)
+  return unless_cancelled(at, job, run, function()
+    increase(job.record, 'limited')
+    redis.call('HDEL', job.record, 'unknown_ms')
+    schedule(at.queued, at.scheduled, job.id, job.record, at.now + run.delay_ms, { 'limited_by', body })
+  end)
+end
