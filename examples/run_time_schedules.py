@@ -47,6 +47,7 @@ async def main() -> None:
 
         over = await queue.schedules.get("report:acme")  # no longer listed, and known for a day
         print(f"{over.id} has {over.state} after {over.jobs} jobs")
+        await queue.schedules.delete(over.id)  # else the same again, tomorrow's run of this file, would still be over
 
         await queue.schedule(report.call("tokyo"), id="report:tokyo", cron="0 8 * * 1-5", tz="Europe/Paris")
         moved = await queue.schedules.edit("report:tokyo", tz="Asia/Tokyo")

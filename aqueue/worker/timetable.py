@@ -238,7 +238,7 @@ class Timetable:
             next_ms=schedule.next(now),
         )
         self._set_clock(found.now_ms)
-        entry.begins = False
+        entry.begins = entry.begins and found.state == "behind"  # then nothing was started
         self._take_in(entry, found, now)
 
     def _take_in(self, entry: Entry, found: Tick, now_ms: int) -> None:

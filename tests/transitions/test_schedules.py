@@ -261,7 +261,7 @@ async def test_the_job_at_the_start_comes_once(client: Client, store: Store, raw
     stored_jobs: list[int] = []
     for name in ("mine", "yours"):
         slot = Slot(-1, NewJob(id=JobId(name), envelope=b"call"))
-        found = await client.schedules.tick(WorkerId("me"), ONE, [slot], after_ms=now - 1, upto_ms=now, next_ms=now + 9)
+        found = await client.schedules.tick(WorkerId("me"), ONE, [slot], after_ms=1, upto_ms=now, next_ms=now + 9000)
         stored_jobs.append(found.stored)
     assert stored_jobs == [1, 0]
 
