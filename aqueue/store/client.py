@@ -61,6 +61,8 @@ class Client:
         self.wire = wire or Wire(queue)
         self._server = server
         self._registered = False
+        self._turns: tuple[WorkerId, Sequence[str], Sequence[Arg]] | None = None
+        """The keys, and the arguments that stay, of the last worker's turns; mostly there is one worker."""
         self._coalescers: WeakKeyDictionary[asyncio.AbstractEventLoop, Coalescer] = WeakKeyDictionary()
 
     @cached_property
@@ -225,15 +227,17 @@ class Client:
         read = partial(layout.turn, token=LeaseToken(f"{worker}/{turn}"))
         return await self._run("settle_and_claim", read, *self._turn_arguments(worker, turn, free), items=fields)
 
-    def _turn_arguments(self, worker: WorkerId, turn: int, free: int) -> tuple[list[str], list[Arg]]:
+    def _turn_arguments(self, worker: WorkerId, turn: int, free: int) -> tuple[Sequence[str], list[Arg]]:
         keys, settings = self.keys, self.settings
-        return [
-            *keys.places, keys.timers, keys.scheduled, keys.inbox(worker),
-            keys.held(worker), keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.shelves, keys.stats,
-        ], [
-            keys.base, worker, turn, free, round(settings.lease * 1000), settings.crash_limit,
-            ttl_ms(settings.result_ttl), settings.failure_cap,
-        ]  # fmt: skip
+        if self._turns is None or self._turns[0] != worker:
+            self._turns = worker, (
+                *keys.places, keys.timers, keys.scheduled, keys.inbox(worker),
+                keys.held(worker), keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.shelves, keys.stats,
+            ), (
+                round(settings.lease * 1000), settings.crash_limit, ttl_ms(settings.result_ttl), settings.failure_cap,
+            )  # fmt: skip
+        _, named, constants = self._turns
+        return named, [keys.base, worker, turn, free, *constants]
 
     async def extend(self, worker: WorkerId, turn: int, running: Sequence[JobId], info: str) -> Beat:
         """Renew the worker's lease and compare what it runs with what it holds.

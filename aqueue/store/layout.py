@@ -130,8 +130,9 @@ def lease(job_id: bytes, facts: bytes, envelope: bytes | None, token: LeaseToken
         attempt, crashes, waited_ms, unknown_for_ms = 0, 0, max(0, now_ms - enqueued_ms), -1
     else:
         enqueued_ms, attempt, crashes, waited_ms, unknown_for_ms = map(int, facts.split())
+    read_id: Any = job_id.decode("utf-8", "replace")  # not JobId(...), which would be a call for each job
     return Lease(
-        JobId(job_id.decode("utf-8", "replace")),
+        read_id,
         token,
         attempt,
         crashes,

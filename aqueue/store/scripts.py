@@ -48,11 +48,6 @@ class Header:
     item: list[tuple[str, str]] = field(default_factory=list)
     includes: list[str] = field(default_factory=list)
 
-    @property
-    def prefix(self) -> int | None:
-        """The position of the argument from which the script builds keys, if it does."""
-        return next((n for n, (name, _) in enumerate(self.argv) if name == "prefix"), None)
-
 
 @dataclass(frozen=True, slots=True)
 class Script:
@@ -62,6 +57,12 @@ class Script:
     header: Header
     text: str
     sha: str
+    prefix: int | None = field(init=False)
+    """The position of the argument from which the script builds keys, if it does."""
+
+    def __post_init__(self) -> None:
+        found = (n for n, (name, _) in enumerate(self.header.argv) if name == "prefix")
+        object.__setattr__(self, "prefix", next(found, None))
 
     def arguments(
         self, keys: Sequence[str], argv: Sequence[Arg], each: Iterable[str] = (), items: Iterable[Arg] = ()
@@ -70,8 +71,8 @@ class Script:
         if len(keys) != len(self.header.keys) or len(argv) != len(self.header.argv):
             raise TypeError(f"{self.name} takes keys {self.header.keys} and arguments {self.header.argv}")
         flat = [*keys, *each]
-        if self.header.prefix is not None:
-            flat.append(nowhere(str(argv[self.header.prefix])))
+        if self.prefix is not None:
+            flat.append(nowhere(str(argv[self.prefix])))
         return [len(flat), *flat, *argv, *items]
 
 

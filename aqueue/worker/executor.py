@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import difflib
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aqueue.context import Context, Injection, current_context, place
 from aqueue.errors import (
@@ -32,7 +32,6 @@ from aqueue.retry import Retry, leaves, narrowed
 from aqueue.settings import Settings, seconds, ttl_ms
 from aqueue.store import codec
 from aqueue.store.records import Cancelled, Completed, Failed, Lease, Limited, Outcome, Released, Retried
-from aqueue.store.wire import StoredCall
 from aqueue.task import Task
 from aqueue.worker.deadlines import Deadlines
 from aqueue.worker.herald import Messengers, herald_for
@@ -121,7 +120,13 @@ class Executor:
             run.context = context
             self.herald.started(run)
         try:
-            return await self._attempt(plan, context, run, call)
+            args, kwargs = call.arguments(task.arguments)
+            if self._around:
+                result = await self._surrounded(task, context, run, args, kwargs)
+            else:
+                result = await self._call(task, context, args, kwargs)
+            encoded = self._wire.encode_result(run.lease.id, result, self._queue.settings.max_bytes)
+            return Completed(encoded, plan.result_ttl_ms, task.name)
         except BaseException as error:  # noqa: BLE001  # the boundary of user code: nothing may pass it
             return await self._ended_in(plan, run, error)
         finally:
@@ -159,34 +164,36 @@ class Executor:
                 return _stopped(run.reason or Reason.SHUTDOWN, plan.result_ttl_ms)
         return outcome
 
-    async def _attempt(self, plan: _Plan, context: Context, run: Run, stored: StoredCall) -> Outcome:
-        task = plan.task
-        args, kwargs = stored.arguments(task.arguments)
-        if self._around:
+    async def _surrounded(
+        self, task: Task[..., Any], context: Context, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        async def call() -> Any:
+            run.left_out = False
+            return await self._call(task, context, args, kwargs)
 
-            async def call() -> Any:
-                run.left_out = False
-                return await self._call(task, context, args, kwargs)
+        run.left_out = True
+        return await around_run(self._around, context, call)()
 
-            run.left_out = True
-            result = await around_run(self._around, context, call)()
-        else:
-            result = await self._call(task, context, args, kwargs)
-        encoded = self._wire.encode_result(run.lease.id, result, self._queue.settings.max_bytes)
-        return Completed(encoded, plan.result_ttl_ms, task.name)
+    def _call(
+        self, task: Task[..., Any], context: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Awaitable[Any]:
+        """Give what is to be awaited; a coroutine of our own around every job would cost as much as its context."""
+        if task.injected:
+            return self._call_injected(task, context, args, kwargs)
+        return self._invoke(task, args, kwargs)
 
-    async def _call(self, task: Task[..., Any], context: Context, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not task.injected:
-            return await self._invoke(task, args, kwargs)
+    async def _call_injected(
+        self, task: Task[..., Any], context: Context, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         async with Injection(context) as injection:
             provided = await injection.fill(task.injected)
             args, kwargs = place(task.positional, args, kwargs, provided)
             return await self._invoke(task, args, kwargs)
 
-    async def _invoke(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _invoke(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         if task.is_async:
-            return await task.function(*args, **kwargs)
-        return await self._threads.run(partial(task.function, *args, **kwargs))
+            return cast("Awaitable[Any]", task.function(*args, **kwargs))
+        return self._threads.run(partial(task.function, *args, **kwargs))
 
     def _unknown(self, run: Run, error: AqueueError, *, too_new: bool = False) -> Outcome:
         """Hand the job back, for a worker that knows it; fail it once that has lasted too long."""

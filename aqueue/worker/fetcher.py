@@ -95,6 +95,8 @@ class Fetcher:
 
         In strict order the queues after one that has more only settle.
         """
+        if len(self._lanes) == 1:
+            return await self._turn_alone(self._lanes[0])
         again, looked = False, set[Lane]()
         # Where weights count, those that may well be empty come first: what is not for them is for the others.
         weighted = self._shares is not None
@@ -108,12 +110,24 @@ class Fetcher:
                 free = min(free, self._portion(lane, looked, self._shares))
             if lane.recovering or not self._needs_turn(lane, free):
                 continue
-            turn = await (lane.take_turn(free) if len(self._lanes) == 1 else lane.take_turn_beside_others(free))
-            if turn is not None:
+            if await lane.take_turn_beside_others(free) is not None:
                 again = again or (lane.has_more and not (weighted or lane.full))
             looked.add(lane)
         await self._park_or_unpark()
         again = again or (weighted and any(lane.wants for lane in self._lanes))
+        return (again and self.free > 0) or self._has_outcomes()
+
+    async def _turn_alone(self, lane: Lane) -> bool:
+        """As `_round`, for a worker of one queue, which most are."""
+        again = False
+        if lane.turn_parked:
+            if lane.has_more or lane.due or self.draining:
+                await lane.unpark()
+        else:
+            free = min(self.free, self._share, lane.room)
+            if not lane.recovering and self._needs_turn(lane, free) and await lane.take_turn(free) is not None:
+                again = lane.has_more and not lane.full
+        await self._park_or_unpark()
         return (again and self.free > 0) or self._has_outcomes()
 
     def _portion(self, lane: Lane, looked: set[Lane], shares: Shares) -> int:

@@ -248,10 +248,11 @@ class Worker:
 
     def _ended(self, lane: Lane, run: Run, outcome: Outcome) -> None:
         run.ran = time.perf_counter() - run.began if run.began else 0.0
-        if isinstance(outcome, Released) and outcome.too_new:
-            self.journal.too_new(lane.name)
-        elif isinstance(outcome, Released) and outcome.unknown_task:
-            self.journal.unknown_task(lane.name, run.name, lane.executor.near(run.name), lane.executor.known())
+        if isinstance(outcome, Released):
+            if outcome.too_new:
+                self.journal.too_new(lane.name)
+            elif outcome.unknown_task:
+                self.journal.unknown_task(lane.name, run.name, lane.executor.near(run.name), lane.executor.known())
         lane.settle(run, outcome)
         self.journal.ended(lane.name, run, outcome)
 

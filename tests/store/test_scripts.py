@@ -70,7 +70,7 @@ def test_a_call_is_laid_out_as_the_header_says() -> None:
 def test_a_script_that_builds_keys_is_told_from_what(name: str) -> None:
     """By the argument `prefix` the loader knows who must name the key that never exists, and nobody can forget it."""
     script = load(name)
-    assert (script.header.prefix is not None) == bool(re.search(r"\bprefix \.\.|prefix = prefix", script.text))
+    assert (script.prefix is not None) == bool(re.search(r"\bprefix \.\.|prefix = prefix", script.text))
     assert script.header.item or not script.header.each, "items are counted by their arguments, not by their keys"
 
 
