@@ -219,6 +219,10 @@ def test_a_script_includes_what_it_needs_in_order_and_no_more(name: str) -> None
                 assert stem in includes[:place], f"{user or name} needs {stem}"
                 needed.add(stem)
     assert needed == set(includes)
+    late = scripts.load(name).header.late
+    assert not late or late == includes[(first := includes.index(late[0])) : first + len(late)], (
+        "late ones stand together"
+    )
 
 
 def own_locals(text: str) -> set[str]:

@@ -231,8 +231,8 @@ class Client:
         keys, settings = self.keys, self.settings
         if self._turns is None or self._turns[0] != worker:
             self._turns = worker, (
-                *keys.places, keys.timers, keys.scheduled, keys.inbox(worker),
-                keys.held(worker), keys.worker(worker), keys.workers, keys.failed, keys.paused, keys.shelves, keys.stats,
+                *keys.places, keys.timers, keys.scheduled, keys.inbox(worker), keys.held(worker), keys.worker(worker),
+                keys.workers, keys.failed, keys.paused, keys.shelves, keys.stats,
             ), (
                 round(settings.lease * 1000), settings.crash_limit, ttl_ms(settings.result_ttl), settings.failure_cap,
             )  # fmt: skip

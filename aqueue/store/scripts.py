@@ -10,6 +10,7 @@ that no body counts positions in KEYS or ARGV and no caller can mix them up:
     -- ITEM id str           a field of each item; `for id, record in items() do` visits them
     -- RETURNS …             for the reader
     --- @include finish      shared steps from lua/include
+    --- @include bury late   the same, made only by the call that needs them; late ones stand together
 
 A script that is given the `prefix` builds keys that its caller cannot name. Each call of one names a key that never
 exists, too: while a slot moves between nodes of a Cluster, the server refuses who names a key that it does not have,
@@ -33,7 +34,8 @@ from aqueue.store.keys import nowhere
 Arg: TypeAlias = str | bytes | int
 
 _LINE: Final = re.compile(r"^-- (FLAGS|KEYS|EACH|ARGV|ITEM) +(\S+)(?: +(\S+))?")
-_INCLUDE: Final = re.compile(r"^--- @include (\w+)$")
+_INCLUDE: Final = re.compile(r"^--- @include (\w+)( late)?$")
+_LOCAL: Final = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 _LUA: Final = resources.files("aqueue.store") / "lua"
 
 
@@ -47,6 +49,8 @@ class Header:
     argv: list[tuple[str, str]] = field(default_factory=list)
     item: list[tuple[str, str]] = field(default_factory=list)
     includes: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    """Those of the includes that stand together and that most calls do not need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +85,8 @@ def load(name: str) -> Script:
     """Read lua/<name>.lua, resolve its includes and write its bindings."""
     body = (_LUA / f"{name}.lua").read_text("utf-8")
     header = parse_header(body)
-    includes = "\n".join((_LUA / "include" / f"{include}.lua").read_text("utf-8") for include in header.includes)
     shebang = f"#!lua flags={','.join(header.flags)}" if header.flags else "#!lua"
-    text = "\n".join([shebang, includes, _bindings(header), body])
+    text = "\n".join([shebang, *_included(header, f"{_bindings(header)}\n{body}")])
     return Script(name, header, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -99,6 +102,8 @@ def parse_header(body: str) -> Header:
             break
         if include := _INCLUDE.match(line):
             header.includes.append(include[1])
+            if include[2]:
+                header.late.append(include[1])
         elif found := _LINE.match(line):
             kind, name, type_ = found.groups()
             match kind:
@@ -113,6 +118,29 @@ def parse_header(body: str) -> Header:
                 case _:
                     header.item.append((name, type_))
     return header
+
+
+def _included(header: Header, body: str) -> list[str]:
+    """Give the includes and the body.
+
+    The server makes every function of a script anew with each call, which for fifty takes longer than to settle a job.
+    Late ones are made when the first of them is called.
+    """
+    texts = {name: (_LUA / "include" / f"{name}.lua").read_text("utf-8") for name in header.includes}
+    if not header.late:
+        return [*texts.values(), body]
+    first = header.includes.index(header.late[0])
+    early, others = header.includes[:first], header.includes[first + len(header.late) :]
+    late = "\n".join(texts[name] for name in header.late)
+    names = "|".join(_LOCAL.findall(late))
+    use = re.compile(rf"(?<![\w.'])({names})\b(?!')")
+    rest = [
+        "\n".join(line if line.startswith("--") else use.sub(r"later().\1", line) for line in text.splitlines())
+        for text in (*(texts[name] for name in others), body)
+    ]
+    told = ", ".join(f"{name} = {name}" for name in sorted(set(re.findall(r"later\(\)\.(\w+)", "\n".join(rest)))))
+    made = f"local made\nlocal function later()\nif not made then\n{late}\nmade = {{ {told} }}\nend\nreturn made\nend"
+    return [*(texts[name] for name in early), made, *rest]
 
 
 def _bindings(header: Header) -> str:

@@ -58,11 +58,13 @@ class Fetcher:
 
     @property
     def _room(self) -> int:
-        reserved = sum(lane.reserved for lane in self._lanes)
-        room = self._slots - reserved - sum(lane.active for lane in self._lanes)
-        if self._max_jobs is not None:
-            room = min(room, self._max_jobs - reserved - sum(lane.claimed for lane in self._lanes))
-        return room
+        room, left = self._slots, self._max_jobs
+        for lane in self._lanes:  # this is asked several times per turn
+            reserved = lane.reserved
+            room -= reserved + lane.active
+            if left is not None:
+                left -= reserved + lane.claimed
+        return room if left is None else min(room, left)
 
     @property
     def _share(self) -> int:

@@ -66,6 +66,20 @@ def test_a_call_is_laid_out_as_the_header_says() -> None:
     assert laid == [7, "q", "f", "r1", "p1", "r2", "p2", "p:nowhere", 7, "p:", "1", 0, "2", 5]
 
 
+def test_what_most_calls_do_not_need_is_made_by_who_calls_it() -> None:
+    """Whoever calls a late function by its bare name would find nil, on a path that is seldom taken."""
+    script = load("settle_and_claim")
+    late, _, rest = script.text.partition("\nreturn made\nend\n")
+    names_of_late = re.search(r"^made = \{ (.+) \}$", late, re.MULTILINE)
+    assert names_of_late is not None
+    assert script.header.late
+    assert {"finish", "admit", "outcomes"} <= {pair.partition(" = ")[0] for pair in names_of_late[1].split(", ")}
+    defined = re.findall(r"^local (?:function )?(\w+)", late.partition("local made\n")[2], re.MULTILINE)
+    code = "\n".join(line.partition("--")[0] for line in rest.splitlines())
+    assert not re.findall(rf"(?<![\w.'])(?:{'|'.join(set(defined) - {'later'})})\b(?!')", code)
+    assert not [word for word in re.findall(r"later\(\)\.(\w+)", code) if f"{word} = {word}" not in names_of_late[1]]
+
+
 @pytest.mark.parametrize("name", names())
 def test_a_script_that_builds_keys_is_told_from_what(name: str) -> None:
     """By the argument `prefix` the loader knows who must name the key that never exists, and nobody can forget it."""

@@ -39,16 +39,16 @@
 --- @include counting
 --- @include queueing
 --- @include requeueing
---- @include pacing
---- @include limiting
---- @include finish
---- @include bury
---- @include noting
---- @include promoting
---- @include outcomes
+--- @include pacing late
+--- @include limiting late
+--- @include finish late
+--- @include bury late
+--- @include noting late
+--- @include promoting late
+--- @include outcomes late
+--- @include shelving late
 --- @include settling
 --- @include leasing
---- @include shelving
 --- @include claiming
 --- @include answering
 
