@@ -14,7 +14,7 @@ import zoneinfo
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypedDict
 
 from cronsim import CronSim, CronSimError
 
@@ -250,6 +250,30 @@ class Schedule:
             if self.end_ms is not None and slot > self.end_ms:
                 return
             yield slot
+
+
+class TimingOptions(TypedDict, total=False):
+    """What every schedule takes besides the time.
+
+    `misfire` is for slots that nobody could start: "skip" those that are later than `misfire_grace` (10 s), make up for
+    the last one "once", or for "all", up to a hundred. `overlap` is for a slot whose predecessor has not ended: "allow"
+    both, "skip" it, or "queue" it. `run_at_start` starts a job also when the schedule is new, or has changed.
+    Units: `jitter` in seconds, a timedelta or "5s", delays each job by up to that; `start` and `end` are aware.
+    """
+
+    misfire: Misfire
+    misfire_grace: Duration | None
+    overlap: Overlap
+    jitter: Duration
+    start: datetime | None
+    end: datetime | None
+    run_at_start: bool
+
+
+class RunTimeOptions(TimingOptions, total=False):
+    """What `queue.schedule(...)` takes besides the time; `repeat` ends it after so many jobs."""
+
+    repeat: int | None
 
 
 def make_schedule(

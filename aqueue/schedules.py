@@ -12,13 +12,13 @@ import logging
 import uuid
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, cast
 
 from aqueue.definition import Definition, changed, define, storable, stored
 from aqueue.errors import ConfigurationError, ScheduleNotFound, StoreError
 from aqueue.job import Job, JobId, QueueName
 from aqueue.job_ids import slot_of
-from aqueue.schedule import At, Cron, Every, Misfire, Overlap, Schedule, Timing, make_schedule
+from aqueue.schedule import At, Cron, Every, Misfire, Overlap, RunTimeOptions, Schedule, Timing, make_schedule
 from aqueue.settings import Duration, instant, instant_ms
 from aqueue.store import codec
 from aqueue.store.keys import checked_name
@@ -41,7 +41,7 @@ TRIES: Final = 20
 """Others who change the same schedule at the same time; so many in a row do not happen."""
 
 
-class ScheduleChanges(TypedDict, total=False):
+class ScheduleChanges(RunTimeOptions, total=False):
     """What `queue.schedules.edit(...)` takes; what is not named stays. Units: as for `queue.schedule`."""
 
     call: Call[Any]
@@ -49,14 +49,6 @@ class ScheduleChanges(TypedDict, total=False):
     every: Duration
     at: datetime
     tz: str | tzinfo
-    repeat: int | None
-    misfire: Misfire
-    misfire_grace: Duration | None
-    overlap: Overlap
-    jitter: Duration
-    start: datetime | None
-    end: datetime | None
-    run_at_start: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,13 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, tzinfo
-from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from aqueue.definition import define, storable
 from aqueue.errors import ConfigurationError, JobNotFound, shown
 from aqueue.job import JobId, QueueName
 from aqueue.options import Options
-from aqueue.schedule import Cron, Every, Misfire, Overlap, make_schedule
+from aqueue.schedule import Cron, Every, RunTimeOptions, TimingOptions, make_schedule
 from aqueue.schedules import ScheduleInfo, Schedules, timing_of
 from aqueue.settings import Duration, Settings, instant, instant_ms, seconds
 from aqueue.store.client import Client
@@ -27,39 +27,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class ScheduleOptions(TypedDict, total=False):
-    """What `@queue.cron(...)` and `@queue.every(...)` take besides the time.
-
-    `misfire` is for slots that nobody could start: "skip" those that are later than `misfire_grace` (10 s), make up for
-    the last one "once", or for "all", up to a hundred. `overlap` is for a slot whose predecessor has not ended: "allow"
-    both, "skip" it, or "queue" it.
-    `run_at_start` starts a job also when the schedule is new, or has changed.
-    Units: `jitter` in seconds, a timedelta or "5s", delays each job by up to that; `start` and `end` are aware.
-    """
+class ScheduleOptions(TimingOptions, total=False):
+    """What `@queue.cron(...)` and `@queue.every(...)` take besides the time; `args` and `kwargs` are of the call."""
 
     id: str | None
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
-    misfire: Misfire
-    misfire_grace: Duration | None
-    overlap: Overlap
-    jitter: Duration
-    start: datetime | None
-    end: datetime | None
-    run_at_start: bool
-
-
-class RunTimeOptions(TypedDict, total=False):
-    """What `queue.schedule(...)` takes besides the time; see ScheduleOptions. `repeat` ends it after so many jobs."""
-
-    repeat: int | None
-    misfire: Misfire
-    misfire_grace: Duration | None
-    overlap: Overlap
-    jitter: Duration
-    start: datetime | None
-    end: datetime | None
-    run_at_start: bool
 
 
 class Scheduling(ABC):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast, get_args
 from weakref import WeakKeyDictionary
@@ -25,6 +25,7 @@ from aqueue.store.durability import Durability
 from aqueue.store.failures import Again, FailureStore, Rerun
 from aqueue.store.keys import Keys, is_name
 from aqueue.store.link import Link
+from aqueue.store.part import Caller
 from aqueue.store.pausing import Pauses
 from aqueue.store.records import (
     Beat,
@@ -52,7 +53,7 @@ PRUNE_INTERVAL_MS: Final = 60_000
 """Failed records outlive their lifetime by at most this long."""
 
 
-class Client:
+class Client(Caller):
     """The store of one queue."""
 
     def __init__(self, server: Server, queue: QueueName, settings: Settings, wire: Wire | None = None) -> None:
@@ -98,21 +99,6 @@ class Client:
     async def close(self) -> None:
         """Give back the running loop's connections; the next call opens new ones."""
         await self._server.release(self)
-
-    async def _run(
-        self,
-        name: str,
-        read: Callable[[Any], T],
-        keys: Sequence[str],
-        argv: Sequence[Arg] = (),
-        *,
-        each: Iterable[str] = (),
-        items: Iterable[Arg] = (),
-    ) -> T:
-        """Call a script and read its answer. Errors: as Links.run; StoreError for an answer that cannot be read."""
-        script = load(name)
-        reply = await self.links.run(self.keys.queued, script, script.arguments(keys, argv, each, items))
-        return layout.understood(name, read, reply)
 
     # producers
 

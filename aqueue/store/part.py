@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aqueue.store import layout
+from aqueue.store.connection import Links
+from aqueue.store.keys import Keys
 from aqueue.store.scripts import Arg, load
 
 if TYPE_CHECKING:
@@ -14,13 +17,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Part:
-    """Base of the parts of a store client."""
+class Caller(ABC):
+    """Whoever calls scripts of one queue."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.keys = client.keys
-        self.settings = client.settings
+    keys: Keys
+
+    @property
+    @abstractmethod
+    def links(self) -> Links:
+        """The connections of the running event loop."""
 
     async def _run(
         self,
@@ -34,5 +39,18 @@ class Part:
     ) -> T:
         """Call a script and read its answer. Errors: as Links.run; StoreError for an answer that cannot be read."""
         script = load(name)
-        reply = await self._client.links.run(self.keys.queued, script, script.arguments(keys, argv, each, items))
+        reply = await self.links.run(self.keys.queued, script, script.arguments(keys, argv, each, items))
         return layout.understood(name, read, reply)
+
+
+class Part(Caller):
+    """Base of the parts of a store client."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.keys = client.keys
+        self.settings = client.settings
+
+    @property
+    def links(self) -> Links:
+        return self._client.links
