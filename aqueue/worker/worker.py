@@ -31,6 +31,7 @@ from aqueue.store.records import Beat, Outcome, Released
 from aqueue.worker.deadlines import Deadlines
 from aqueue.worker.ear import Ear
 from aqueue.worker.executor import Executor, Shared
+from aqueue.worker.farewell import take_leave
 from aqueue.worker.fetcher import Fetcher
 from aqueue.worker.heartbeat import Heartbeat
 from aqueue.worker.herald import on_duty
@@ -50,9 +51,6 @@ DEFAULT_GRACE_SECONDS: Final = 25.0
 """Orchestrators commonly kill 30 s after SIGTERM; five remain for the rest."""
 CANCEL_SECONDS: Final = 3.0
 """After its cancellation a job has this long to clean up before it is left behind."""
-FLUSH_SECONDS: Final = 2.0
-"""For the last settles, when the server cannot be reached either."""
-FLUSH_PAUSE_SECONDS: Final = 0.1
 BREAKDOWN_SECONDS: Final = 5.0
 """A defect of ours in running a job must not become a hot loop."""
 
@@ -200,7 +198,7 @@ class Worker:
                     agents.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await self._leave(worker, heartbeat)
+                await take_leave(self._lanes, worker, heartbeat)
 
     def _heartbeat(self, upkeep: dict[str, Maintenance]) -> Heartbeat:
         def take(lane: Lane, beat: Beat) -> None:
@@ -293,39 +291,6 @@ class Worker:
                 )
         fetcher.abandoned = True
         fetcher.wake()
-
-    async def _leave(self, worker: WorkerId, heartbeat: Heartbeat) -> None:
-        """Store the last outcomes, then hand back what is still held and leave the fleet."""
-        quiet = await asyncio.gather(*(self._flush(lane) for lane in self._lanes))
-        await heartbeat.stop()  # a renewal after the farewell would bring the worker back
-        leaving = [lane for lane, may_leave in zip(self._lanes, quiet, strict=True) if may_leave]
-        said = await asyncio.gather(*(self._retire(lane, worker) for lane in leaving))
-        gone = {lane.name for lane, heard in zip(leaving, said, strict=True) if heard}
-        for lane in self._lanes:
-            if lane.name not in gone:
-                log.error("queue %s: what this worker still held runs again when its lease ends", lane.name)
-
-    async def _retire(self, lane: Lane, worker: WorkerId) -> bool:
-        try:
-            async with asyncio.timeout(FLUSH_SECONDS):
-                await lane.client.retire(worker)
-        except (TimeoutError, StoreError) as error:
-            log.debug("queue %s: no farewell: %s", lane.name, error)
-            return False
-        return True
-
-    async def _flush(self, lane: Lane) -> bool:
-        """Store a lane's last outcomes; say whether the worker may leave, with nothing on its way any more."""
-        try:
-            async with asyncio.timeout(FLUSH_SECONDS):
-                await lane.unparked()
-                while lane.outbox or lane.turn_open:
-                    if await lane.take_turn(0) is None:
-                        await asyncio.sleep(FLUSH_PAUSE_SECONDS)
-        except TimeoutError:
-            await lane.close()
-            return False
-        return await lane.close()
 
     # embedding
 
