@@ -220,10 +220,10 @@ async def test_what_a_dead_worker_held_waits_no_longer_than_the_step(
         async def work(n: int) -> int:
             return n
 
-        held, delayed = await work.enqueue(1), await work.options(delay=0.01).enqueue(2)
-        store = await queue.store()
+        held, store = await work.enqueue(1), await queue.store()
         (lease,) = (await store.settle_and_claim(WorkerId("dead"), 1, [], 1)).leases
         assert lease.id == held.id
+        delayed = await work.options(delay=0.01).enqueue(2)  # nothing looks at it before the step
         clock.step(-HOURS)
         async with Worker(queue):
             assert await (await work.enqueue(3)).result(timeout=10) == 3
