@@ -314,10 +314,12 @@ class Queue(Scheduling, Pausing, Limiting):
         return await (await self.store()).stats()
 
     async def purge(self, *, failed: bool = False) -> int:
-        """Delete all waiting jobs, or all failed ones; return how many."""
+        """Delete all waiting jobs, or all failed ones, of which `failed.purge` can choose; return how many."""
+        if failed:
+            return await self.failed.purge()
         store, total, remain = await self.store(), 0, True
         while remain:
-            count, remain = await store.purge("failed" if failed else "waiting")
+            count, remain = await store.purge()
             total += count
         return total
 

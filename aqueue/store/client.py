@@ -188,14 +188,14 @@ class Client(Caller):
         )
         return cast("Deletion", word)
 
-    async def purge(self, what: Literal["waiting", "failed"]) -> tuple[int, bool]:
-        """Delete up to a batch of jobs; return how many, and whether some remain."""
+    async def purge(self) -> tuple[int, bool]:
+        """Delete up to a batch of waiting jobs; return how many, and whether some remain."""
         keys = self.keys
         count, remain = await self._run(
             "purge",
             layout.each(layout.integer, 2),
-            [*keys.places, keys.shelves, keys.scheduled, keys.failed],
-            [keys.base, what, BATCH],
+            [*keys.places, keys.shelves, keys.scheduled],
+            [keys.base, BATCH],
         )
         return count, bool(remain)
 

@@ -453,9 +453,10 @@ async def test_chosen_failed_jobs_are_deleted_and_no_others(queue: Queue, raw: r
     assert await queue.failed.count() == 1
     assert await queue.failed.purge(task="sell") == 0
     assert raw.zcard("aqueue:{q}:failed") == 2
-    assert await queue.failed.purge() == 1  # and what was evicted is no longer listed
+    assert await queue.purge(failed=True) == 1  # all of them; and what was evicted is no longer listed
     assert raw.exists("aqueue:{q}:failed") == 0
-    await queue.purge()
+    assert await waiting.status() == "scheduled"
+    assert await queue.purge() == 1
 
 
 async def test_on_an_empty_queue_there_is_nothing_to_do(queue: Queue) -> None:

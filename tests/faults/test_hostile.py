@@ -245,7 +245,7 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "await": lambda store: store.ended([ONE], "somebody"),
     "rerun": lambda store: store.rerun(ONE),
     "delete": lambda store: store.delete(ONE),
-    "purge": lambda store: store.purge("waiting"),
+    "purge": lambda store: store.purge(),
     "pause": lambda store: store.pauses.pause(),
     "pause_task": lambda store: store.pauses.pause_task("work"),
     "resume": lambda store: store.pauses.resume(),

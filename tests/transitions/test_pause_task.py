@@ -184,7 +184,7 @@ async def test_a_job_on_the_shelf_can_end(client: Client, store: Store, raw: red
     elif how == "delete":
         assert await client.delete(JobId("a")) == "deleted"
     elif how == "purge":
-        assert await client.purge("waiting") == (2, False)
+        assert await client.purge() == (2, False)
         left = []
     else:
         raw.hset(f"{BASE}job:a", "expires_ms", 1)
@@ -206,7 +206,7 @@ async def test_a_purge_of_shelves_is_bounded(client: Client, store: Store, monke
     await client.pauses.pause_task("mail")
     await client.pauses.pause_task("tell")
     await take_turn(client, free=9)
-    assert [await client.purge("waiting") for _ in range(3)] == [(2, True), (2, True), (1, False)]
+    assert [await client.purge() for _ in range(3)] == [(2, True), (2, True), (1, False)]
 
 
 async def test_a_job_that_held_a_permit_hands_it_on(client: Client, store: Store, raw: redis.Redis) -> None:
@@ -291,7 +291,7 @@ async def test_a_shelf_of_the_wrong_type_costs_nobody_else_anything(
         assert raw.hget(f"{BASE}job:a", "shelf") is None
     assert (await client.stats()).shelved == 0
     assert await client.list_ids(JobState.QUEUED, 0, 10) == []
-    await client.purge("waiting")
+    await client.purge()
     raw.delete(f"{BASE}shelf:mail")
 
 
@@ -302,7 +302,7 @@ async def test_a_wrong_typed_note_starts_nothing(client: Client, store: Store, r
         lambda: take_turn(client, free=5),
         lambda: client.pauses.pause_task("mail"),
         lambda: client.pauses.resume_task("mail"),
-        lambda: client.purge("waiting"),
+        client.purge,
     ):
         with pytest.raises(StoreError):
             await call()

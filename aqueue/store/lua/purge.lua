@@ -1,4 +1,4 @@
--- purge: delete a bounded number of waiting or of failed jobs
+-- purge: delete a bounded number of waiting jobs
 --
 -- FLAGS allow-oom
 -- KEYS queued     list  ids in order
@@ -7,9 +7,7 @@
 -- KEYS held_back  zset  all jobs that wait before a closed gate
 -- KEYS shelves    hash  paused tasks, and those whose shelves are to be emptied
 -- KEYS scheduled  zset  id by due time
--- KEYS failed     zset  failed jobs
 -- ARGV prefix     str   of the queue's keys, for the records of the purged jobs, and the shelves
--- ARGV what       str   waiting | failed
 -- ARGV limit      int
 -- RETURNS how many jobs were deleted | whether some remain
 --- @include clock
@@ -28,9 +26,7 @@ local function remove(id, state)
   if redis.pcall('HGET', job.record, 'state') ~= state then
     return
   end
-  if state ~= 'failed' then
-    finish(job, 'cancelled', at.now, 0, {})
-  end
+  finish(job, 'cancelled', at.now, 0, {})
   deleted = deleted + redis.call('DEL', job.record)
   redis.call('DEL', job.payload)
 end
@@ -42,13 +38,6 @@ for _, set in ipairs({ ranked, held_back, scheduled }) do
   redis.call('ZCARD', set)
 end
 redis.call('HLEN', shelves)
-if what == 'failed' then
-  local pairs_ = redis.call('ZPOPMIN', failed, limit)
-  for i = 1, #pairs_, 2 do
-    remove(pairs_[i], 'failed')
-  end
-  return { deleted, redis.call('ZCARD', failed) > 0 and 1 or 0 }
-end
 for _, list in ipairs({ queued, suspects }) do
   for _, id in ipairs(redis.call('RPOP', list, limit) or {}) do
     remove(id, 'queued')
