@@ -135,7 +135,10 @@ class ScheduleStore(Part):
     async def withdraw(
         self, worker: WorkerId, declared_ms: int, tasks: Sequence[str], kept: Sequence[str]
     ) -> list[str]:
-        """Forget the schedules that the code has of these tasks but for those that are kept; return which."""
+        """Forget schedules of the code; return which.
+
+        Those of these tasks but for those that are kept, and those of any task that no worker has started for a week.
+        """
         keys = self.keys
         words: list[Arg] = [word for task in tasks for word in ("task", task)]
         words += [word for name in kept for word in ("schedule", name)]

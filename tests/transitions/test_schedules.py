@@ -300,6 +300,26 @@ async def test_withdrawing_leaves_users_alone(client: Client, store: Store, raw:
     assert store.dump() == before
 
 
+@pytest.mark.parametrize(
+    ("days", "tender", "forgotten"), [(-6.9, "gone", False), (-7.1, "gone", True), (-7.1, "me", False)],
+    ids=["six days late", "a week late", "a worker has it"],
+)  # fmt: skip
+async def test_what_went_with_its_task_is_forgotten_after_a_week(
+    days: float, tender: str, forgotten: bool, client: Client, store: Store, raw: redis.Redis
+) -> None:
+    """Nobody who knows the task is left to say so; but workers of another program know nothing of it from the start."""
+    store.seed(stored(owner="code", task="gone", worker=tender), worker("me"))
+    listed(store, raw, days * DAY, owner="code")
+    before = store.dump()
+    found = await client.schedules.withdraw(WorkerId("other"), store.now_ms(), ["t"], [])
+    assert found == (["one"] if forgotten else [])
+    if forgotten:
+        assert (await client.schedules.page("code")).rows == []
+        assert (await tick(client, CODES, after=0, upto=0, next_ms=None)).state == "new"  # and it may come back
+    else:
+        assert store.dump() == before
+
+
 async def test_a_page_is_as_long_as_was_asked(client: Client, store: Store, raw: redis.Redis) -> None:
     """Workers ask for what is soon due only; who lists all asks for the next."""
     now = store.now_ms()
