@@ -101,27 +101,44 @@ def ttl_ms(lifetime: float) -> int:
     return -1 if lifetime == FOREVER else round(lifetime * 1000)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seconds:
+    """A field that takes a duration in any form and gives float seconds."""
+
+    def __init__(self, default: float, *, forever: bool = False) -> None:
+        self._default = default
+        self._forever = forever
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, record: object | None, owner: type) -> float:
+        return self._default if record is None else vars(record)[self._name]
+
+    def __set__(self, record: object, value: Duration) -> None:
+        vars(record)[self._name] = seconds(value, self._name, forever=self._forever)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How one queue treats its jobs; every option has the default that the README states.
 
-    Units: durations in seconds (a timedelta or "5m" is turned into them here), sizes in bytes.
+    Units: durations are given as seconds, timedelta or "5m", and read as seconds; sizes in bytes.
     """
 
-    timeout: float = 300.0
+    timeout: _Seconds = _Seconds(300.0)
     """One attempt may take this long; 0 means without limit."""
     retry: Retry = field(default_factory=Retry)
-    result_ttl: float = 3_600.0
+    result_ttl: _Seconds = _Seconds(3_600.0, forever=True)
     """How long a result is kept; 0 keeps none, -1 keeps it for ever."""
-    failure_ttl: float = 7 * 86_400.0
+    failure_ttl: _Seconds = _Seconds(7 * 86_400.0, forever=True)
     failure_cap: int = 10_000
     """At most this many failed jobs are kept per queue."""
-    lease: float = 15.0
+    lease: _Seconds = _Seconds(15.0)
     """A worker that was silent for this long is taken for dead."""
     crash_limit: int = 3
-    unknown_task_window: float = 600.0
+    unknown_task_window: _Seconds = _Seconds(600.0)
     """For how long a job whose task, or whose envelope's version, no worker knows is handed back before it fails."""
-    blocked_loop_cap: float = 300.0
+    blocked_loop_cap: _Seconds = _Seconds(300.0)
     """For how long leases are renewed although the event loop does not turn."""
     warn_bytes: int = 64 * 1024
     max_bytes: int = 1024 * 1024
@@ -133,16 +150,12 @@ class Settings:
     """`pickle` takes nearly any value, and only where payloads are sealed: reading one runs what it says."""
     limit: Limit | Sequence[Limit] | None = None
     """For all jobs of the queue together."""
-    priority_aging: float = 0.0
+    priority_aging: _Seconds = _Seconds(0.0)
     """A waiting job gains a level of priority each time so many seconds have passed; 0 is strict order."""
     strict: bool = False
     """Refuse a server that evicts keys (UnsafeServer) instead of warning about it."""
 
     def __post_init__(self) -> None:
-        forever = {"result_ttl", "failure_ttl"}
-        durations = {"timeout", "lease", "unknown_task_window", "blocked_loop_cap", "priority_aging", *forever}
-        for name in durations:
-            object.__setattr__(self, name, seconds(getattr(self, name), name, forever=name in forever))
         for option in fields(self):
             value = getattr(self, option.name)
             if option.type == "int" and not _is_count(value):

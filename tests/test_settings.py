@@ -75,7 +75,7 @@ def test_the_defaults_are_those_of_the_documents() -> None:
 
 def test_durations_are_settled_once() -> None:
     """Whatever form was given, the rest of the program sees float seconds."""
-    settings = Settings(timeout="5m", lease=timedelta(seconds=3), result_ttl="-1", failure_ttl="1w")  # type: ignore[arg-type]
+    settings = Settings(timeout="5m", lease=timedelta(seconds=3), result_ttl="-1", failure_ttl="1w")
     assert (settings.timeout, settings.lease, settings.result_ttl, settings.failure_ttl) == (300, 3, -1, 604_800)
 
 

@@ -407,7 +407,7 @@ async def test_arguments_annotated_as_objects_arrive_as_plain_data(queue: Queue)
 
 async def test_settings_of_the_queue_are_the_widest_defaults(server: Server, raw: redis.Redis) -> None:
     """One place decides for all tasks that say nothing themselves."""
-    settings = Settings(retry=Retry(max_attempts=6), result_ttl="90s", prefix="mine")  # type: ignore[arg-type]
+    settings = Settings(retry=Retry(max_attempts=6), result_ttl="90s", prefix="mine")
     async with Queue("q", url=server.url, settings=settings) as queue:
 
         @queue.task

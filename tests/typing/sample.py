@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import reveal_type
 
-from aqueue import Context, Depends, Job, Middleware, Queue, Retry, Task, Worker, enqueue, moments
+from aqueue import Context, Depends, Job, Middleware, Queue, Retry, Settings, Task, Worker, enqueue, moments
 from aqueue.middlewares import Correlation, ErrorReporter, Metrics, Observation, OnExhausted
 
 queue = Queue("default")
@@ -123,6 +123,15 @@ def policies() -> None:
     Retry(no_retry_on=[int])  # refused
     Retry(when=lambda error: True)  # refused
     Retry(4)  # refused
+
+
+def settings() -> None:
+    given = Settings(timeout="5m", lease=timedelta(seconds=30), result_ttl=-1)
+    reveal_type(given.lease)  # float
+    Settings(timeout=None)  # refused
+    Settings(timeuot=5)  # refused
+    Settings(5)  # refused
+    given.timeout = 5  # refused
 
 
 def handles_are_covariant(job: Job[bool]) -> Job[int]:
