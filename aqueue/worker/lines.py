@@ -55,7 +55,7 @@ def checked_lines(
     if heavy and without:
         raise ConfigurationError(
             f"weights must name all queues of the worker or none, and {', '.join(without)} has none; "
-            "give it one, as in weights={high: 6, default: 3}, or drop weights for strict order."
+            "give it one, as in weights={high: 6, default: 3} or tasks:default=3, or drop weights for strict order."
         )
     return [Line(queue, heavy.get(queue), capped.get(queue)) for queue in queues]
 
