@@ -205,7 +205,7 @@ async def test_a_record_that_was_overwritten_costs_nothing_but_itself(
     await Worker(queue).run(burst=True)
 
     assert [await jobs[n].result(timeout=10) for n in (0, 2)] == [0, 2]
-    looks: list[Callable[[], Any]] = [jobs[1].info, jobs[1].status, lambda: jobs[1].result(timeout=1)]
+    looks: list[Callable[[], Any]] = [jobs[1].info, jobs[1].status, lambda: jobs[1].result(timeout=10)]
     for look in looks:
         with pytest.raises(StoreError, match="damaged"):
             await look()

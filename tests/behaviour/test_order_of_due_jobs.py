@@ -35,8 +35,9 @@ async def test_a_short_delay_overtakes_a_long_one(queue: Queue) -> None:
         jobs = [await note.options(delay=delay).enqueue(n) for n, delay in enumerate((0.3, 0.2, 0.1))]
         for job in jobs:
             await job.result(timeout=10)
-        due_at = [str((await job.info()).due_at) for job in jobs]
-        assert order == sorted(range(3), key=lambda n: due_at[n])  # [2, 1, 0], unless this process was held up
+        due_at = [str((await jobs[n].info()).due_at) for n in order]  # order is [2, 1, 0], unless we were held up
+        assert len(order) == 3
+        assert due_at == sorted(due_at)
         assert await long.status() is JobState.SCHEDULED
 
 

@@ -8,12 +8,15 @@ import logging
 from typing import Any
 
 import pytest
+import redis
 from facts import until, until_ended
 from servers import Server
 
 from aqueue import ConfigurationError, Encryption, JobState, Paused, Queue, Retry, Settings, Task, Worker
 
 SECONDS = 10.0
+CLOCK_SECONDS = 0.0011
+"""Instants are kept in whole milliseconds."""
 
 
 class Post:
@@ -174,14 +177,20 @@ async def test_what_is_no_task_is_refused(queue: Queue, name: Any) -> None:
     assert not await queue.paused()
 
 
-async def test_a_pause_for_a_time_ends_by_itself(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pause_for_a_time_ends_by_itself(post: Post, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a maintenance window that nobody must remember to close; the worker knows when that is."""
     monkeypatch.setattr("aqueue.worker.lane.PAUSED_LOOK_SECONDS", 3600.0)
+    assert await post.queue.pause(duration="1h")
+    assert await post.queue.paused() == Paused(queue=True, tasks={})
+    await post.queue.resume()
     async with Worker(post.queue):
+        seconds, micros = raw.time()
         assert await post.queue.pause(duration="400ms")
         job = await post.other.enqueue(1)
-        assert await post.queue.paused() == Paused(queue=True, tasks={})
         await job.result(timeout=SECONDS)
+        info = await job.info()
+        assert info.started_at is not None
+        assert info.started_at.timestamp() >= int(seconds) + int(micros) / 1e6 + 0.4 - CLOCK_SECONDS
     assert not await post.queue.paused()
 
 

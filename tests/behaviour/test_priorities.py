@@ -124,8 +124,8 @@ async def test_aging_lets_nobody_starve(server: Server) -> None:
         async def note(name: str) -> None:
             started.append(name)
 
-        for name, priority in (("old and low", 0), ("old and usual", None)):
-            await note.options(priority=priority).enqueue(name)
+        old = (("old and low", 0), ("old and usual", None))  # at one instant, else the first has aged before the other
+        await queue.enqueue_many(note.options(priority=priority).call(name) for name, priority in old)
         await asyncio.sleep(0.25)
         for name, priority in (("new and high", 9), ("new and usual", 5), ("new and low", 0)):
             await note.options(priority=priority).enqueue(name)

@@ -6,10 +6,13 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
 from facts import until, until_state
 from servers import binaries
 
 from aqueue import Concurrency, ConfigurationError, JobExpired, JobFailed, JobNotFound, Queue, RetryLater, Worker
+
+HOUR_MS = 3_600_000
 
 
 @pytest.fixture
@@ -109,29 +112,34 @@ async def test_who_waits_for_a_limit_or_a_retry_can_be_put_off(queue: Queue) -> 
         await second.result(timeout=10)
 
 
-async def test_who_waits_is_told_when_a_job_expires(queue: Queue) -> None:
+async def test_who_waits_is_told_when_a_job_expires(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the first worker that meets it; until then nobody has decided, and the job is still waiting."""
+    monkeypatch.setattr("aqueue.store.waiting.RECHECK_SECONDS", 600)  # the net beneath, out of the way
 
     @queue.task(ttl=0.05)
     async def work() -> None: ...
 
     job = await work.enqueue()
-    waiting = asyncio.ensure_future(job.result(timeout=20))
+    waiting = asyncio.ensure_future(job.result(timeout=60))
     await asyncio.sleep(0.2)
     assert await job.status() == "queued"
     async with Worker(queue):
         with pytest.raises(JobExpired):
-            await asyncio.wait_for(waiting, 2)  # the net beneath the notification is wider than that
+            await asyncio.wait_for(waiting, 30)
 
 
-async def test_a_put_off_job_has_its_whole_ttl_again(queue: Queue) -> None:
+async def test_a_put_off_job_has_its_whole_ttl_again(queue: Queue, raw: redis.Redis) -> None:
     """It counts from when the job is due."""
 
-    @queue.task(ttl=0.3)
+    @queue.task(ttl="1h")
     async def work() -> str:
         return "in time"
 
     job = await work.enqueue()
-    await job.reschedule(delay=0.4)
+    record = f"aqueue:{{q}}:job:{job.id}"
+    for field in ("enqueued_ms", "expires_ms"):
+        raw.hincrby(record, field, -2 * HOUR_MS)  # it has waited for longer than it was to
+    due = await job.reschedule(delay=0.1)
+    assert int(str(raw.hget(record, "expires_ms"))) == round(due.timestamp() * 1000) + HOUR_MS
     async with Worker(queue):
         assert await job.result(timeout=10) == "in time"

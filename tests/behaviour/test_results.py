@@ -390,7 +390,7 @@ async def test_a_damaged_record_fails_its_own_wait_and_no_other(queue: Queue, ra
         async with Worker(queue):
             jobs = await queue.enqueue_many(work.call(n) for n in range(5))
             waits = [asyncio.ensure_future(job.result(timeout=SECONDS)) for job in jobs]
-            bad = [asyncio.ensure_future(job.result(timeout=2)) for job in (damaged, replaced)]
+            bad = [asyncio.ensure_future(job.result(timeout=SECONDS)) for job in (damaged, replaced)]
             await until_state(jobs[-1], "running")
             gate.set()
 

@@ -65,7 +65,7 @@ async def test_slots_that_were_missed_are_made_up_for_as_told(
         await until(lambda: _settled(queue))
     slots = {(slot - then) // 60_000 for slot in await _jobs_of(queue, raw, "work")}
     assert slots - {10, 11} == set(range(11 - count, 10))  # the last one may not be missed yet, or the next one come
-    assert count == 0 or 10 in slots
+    assert count == 0 or slots & {10, 11}
 
 
 async def _settled(queue: Queue) -> bool:
@@ -90,9 +90,8 @@ async def test_a_slot_whose_predecessor_has_not_ended(queue: Queue, overlap: str
     async with Worker(queue, concurrency=20):
 
         async def three_slots() -> bool:
-            return bool(await queue.schedules.list()) and (await queue.stats()).queued + starts >= (
-                1 if overlap == "skip" else 3
-            )
+            waiting = (await queue.stats()).held_back if overlap == "queue" else 0
+            return starts + waiting >= (1 if overlap == "skip" else 3)
 
         await until(three_slots)
         await asyncio.sleep(0.3)  # more slots pass; none of them may start in the first case
@@ -173,7 +172,7 @@ async def test_a_job_at_the_start_and_jitter(queue: Queue, raw: redis.Redis) -> 
     async def yearly() -> None:
         ran.append(None)
 
-    @queue.every(0.2, jitter=0.05)
+    @queue.every(0.2, jitter=600)
     async def spread() -> None: ...
 
     async with Worker(queue), Worker(queue):

@@ -48,6 +48,12 @@ class Shop:
             await queue.enqueue_many([task.call() for _ in range(count)])
 
 
+@pytest.fixture(autouse=True)
+def no_server_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker goes on to its next queue where a server takes long; here that would be a pause of the machine."""
+    monkeypatch.setattr("aqueue.worker.lane.LATE_SECONDS", 60)
+
+
 @pytest.fixture
 async def shop(server: Server) -> AsyncIterator[Shop]:
     async with (

@@ -14,4 +14,4 @@ async def test_a_job_goes_from_enqueue_to_its_result(queue: Queue) -> None:
 
     async with Worker(queue):
         job = await double.enqueue(21)
-        assert await job.result(timeout=5) == 42
+        assert await job.result(timeout=10) == 42

@@ -41,7 +41,7 @@ async def probe() -> str:
 
 
 async def test_an_unknown_task_waits_for_a_worker_that_knows_it(
-    queue: Queue, server: Server, caplog: pytest.LogCaptureFixture
+    queue: Queue, server: Server, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a rolling deploy producers are newer than workers for a while; no job may be lost to that."""
     async with Queue("q", url=server.url) as newer:
@@ -63,9 +63,11 @@ async def test_an_unknown_task_waits_for_a_worker_that_knows_it(
         assert "no task 'send_mails'" in warning
         assert "did you mean send_mail" in warning
 
+        monkeypatch.setattr("aqueue.worker.executor.UNKNOWN_TASK_DELAY_SECONDS", 600)
         await Worker(queue).run(burst=True)
         infos = [await job.info() for job in jobs]
         assert [(info.state, info.attempt, info.crashes) for info in infos] == [(JobState.SCHEDULED, 0, 0)] * 2
+        raw.zadd("aqueue:{q}:scheduled", {job.id: 1 for job in jobs})
         async with Worker(newer):
             assert [await job.result(timeout=10) for job in jobs] == [[n, 1, 0] for n in range(2)]
 

@@ -69,6 +69,13 @@ async def test_jobs_start_in_the_order_in_which_they_came(queue: Queue) -> None:
     assert order == list(range(40))
 
 
+@pytest.fixture
+def no_server_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker goes on to its next queue where a server takes long; here that would be a pause of the machine."""
+    monkeypatch.setattr("aqueue.worker.lane.LATE_SECONDS", 60)
+
+
+@pytest.mark.usefixtures("no_server_is_late")
 async def test_several_queues_are_served_in_strict_order(server: Server) -> None:
     """The first queue is urgent: as long as it has anything, the second waits."""
     order = []
@@ -87,6 +94,7 @@ async def test_several_queues_are_served_in_strict_order(server: Server) -> None
     assert order == ["high 0", "high 1", "low 0", "high 2", "low 1", "low 2"]
 
 
+@pytest.mark.usefixtures("no_server_is_late")
 async def test_many_slots_do_not_break_the_order_of_queues(queue: Queue, server: Server) -> None:
     """A turn asks for half of many slots only; the other half belongs to the first queue while that has more."""
     ran: list[str] = []

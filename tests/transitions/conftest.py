@@ -60,12 +60,12 @@ def listening(raw: redis.Redis) -> Listening:
         subscription = talker.pubsub()
         channel = f"{BASE}channel:{name}"
         subscription.ssubscribe(channel)
-        assert subscription.get_message(timeout=5)["type"] == "ssubscribe"
+        assert subscription.get_message(timeout=30)["type"] == "ssubscribe"
 
         def heard() -> list[str]:
             talker.execute_command("SPUBLISH", channel, "END")
             said: list[str] = []
-            while (message := subscription.get_message(timeout=5)) is not None and message["data"] != "END":
+            while (message := subscription.get_message(timeout=30)) is not None and message["data"] != "END":
                 said.append(message["data"])
             return said
 

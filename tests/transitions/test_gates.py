@@ -15,8 +15,8 @@ from transitions.turns import claimed, settle, take_turn
 
 PERMITS = f"{BASE}permits:aa"
 CROWD = {"limits": "c.aa.1"}
-PACED = {"limits": "g.bb.1000000.1"}
-BOTH = {"limits": "g.bb.1000000.1,c.aa.1"}
+PACED = {"limits": "g.bb.3600000000.1"}
+BOTH = {"limits": "g.bb.3600000000.1,c.aa.1"}
 DONE = Completed(b"1", 60_000, "t")
 
 

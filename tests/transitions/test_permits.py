@@ -24,8 +24,12 @@ TWO_AT_ONCE = Turnstile(kind="c", digest="aa", first=2, second=0, lease_ms=LEASE
 HOURLY = Turnstile(kind="g", digest="bb", first=HOUR_US, second=2, lease_ms=LEASE_MS)
 TWO_A_DAY = Turnstile(kind="w", digest="cc", first=2, second=86_400_000, lease_ms=LEASE_MS)
 HOUR_MS = HOUR_US // 1000
-SLACK_MS = 1000
+SLACK_MS = 10_000
 """A test takes much less."""
+
+
+GONE = -2
+"""What a server says of the life of a key that does not exist; it may have ended just now."""
 
 
 def who(number: int, channel: str = "abc") -> Holder:
@@ -66,7 +70,8 @@ def assert_all_expire(raw: redis.Redis) -> None:
     kinds = ("holders", "pace", "passes", "line", "patience")
     for key in map(str, raw.scan_iter()):
         assert key.removeprefix(BASE).partition(":")[0] in kinds
-        assert 0 < raw.pttl(key) <= 2 * 86_400_000, key
+        left = raw.pttl(key)
+        assert left == GONE or 0 <= left <= 2 * 86_400_000, key
 
 
 # permits
@@ -165,9 +170,9 @@ async def test_the_first_in_line_looks_when_the_first_lease_ends(permits: Permit
     for n in range(2):
         await permits.acquire(TWO_AT_ONCE, who(n))
     now = sum(int(part) * factor for part, factor in zip(raw.time(), (1000, 0.001), strict=True))
-    raw.zadd(f"{BASE}holders:aa", {who(0): now + 2000, who(1): now + 9000})
+    raw.zadd(f"{BASE}holders:aa", {who(0): now + HOUR_MS, who(1): now + 2 * HOUR_MS})
     waits = [await permits.acquire(TWO_AT_ONCE, who(n), wait_ms=-1) for n in (2, 3, 4)]
-    assert [round(answer.ms, -3) for answer in waits] == [2000, 9000, 9000]
+    assert [hours(answer) for answer in waits] == [1, 2, 2]
 
 
 async def test_a_permit_is_renewed_until_it_is_lost(permits: Permits, raw: redis.Redis) -> None:

@@ -28,13 +28,14 @@ def engine() -> str:
 
 
 @pytest.fixture
-async def elsewhere(queue: Queue) -> AsyncIterator[Queue]:
+async def elsewhere(server: Server) -> AsyncIterator[Queue]:
     """The queue `q` with a live worker on another host."""
-    store = await queue.store()
-    await store.register()
-    await store.extend(WorkerId("other"), 0, [], ELSEWHERE)
-    yield queue
-    await store.retire(WorkerId("other"))
+    async with Queue("q", url=server.url, settings=Settings(lease=600)) as queue:  # nobody renews it
+        store = await queue.store()
+        await store.register()
+        await store.extend(WorkerId("other"), 0, [], ELSEWHERE)
+        yield queue
+        await store.retire(WorkerId("other"))
 
 
 async def test_a_worker_anywhere_is_enough_unless_this_host_is_meant(elsewhere: Queue, server: Server) -> None:

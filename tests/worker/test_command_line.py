@@ -27,7 +27,7 @@ from aqueue.store.records import QueueStats
 T = TypeVar("T")
 
 WAIT_SECONDS: Final = 20.0
-PROMPT_SECONDS: Final = 6.0
+PROMPT_SECONDS: Final = 12.0
 """A worker that is told to stop now has ended by then, also on a busy machine."""
 SETTLE_SECONDS: Final = 4.0
 """For so long a worker tries to store what it still knows."""
