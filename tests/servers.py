@@ -16,7 +16,7 @@ from typing import Self
 
 import redis
 
-START_SECONDS = 10.0
+START_SECONDS = 30.0
 
 
 def binaries() -> dict[str, str]:
