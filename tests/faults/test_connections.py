@@ -48,12 +48,14 @@ async def test_a_heartbeat_that_waits_for_its_server_does_not_blame_the_loop(
     proxy: Proxy, door: Door, impatient: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In an outage a beat takes longer than usual; nobody is to look for a blocking job then."""
-    async with Queue("q", url=door.url) as working, Worker(working), _watched() as stood:
+    working = Queue("q", url=door.url)  # for which the worker waits; those who wait here are in a hurry
+    async with Worker(working), _watched() as stood:
         proxy.decide = lambda request: Fault.LOST_REPLY if request.name == "extend" else None
         await until(lambda: len(proxy.lies) >= 3)
         proxy.decide = honest
         before = len(proxy.requests)
         await until(lambda: "extend" in {request.name for request in proxy.requests[before:]})
+    await working.close()
     assert "has been blocked" not in caplog.text or max(stood) > working.settings.beat
 
 
@@ -91,9 +93,10 @@ async def test_a_subscription_that_is_cut_off_at_once_costs_no_answer(server: Se
 
 
 async def test_what_comes_too_late_for_its_slots_goes_back(
-    server: Server, proxy: Proxy, door: Door, impatient: None
+    server: Server, proxy: Proxy, door: Door, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The slots of a turn that nobody answers are lent to another server's queue, and are never taken twice."""
+    monkeypatch.setattr("aqueue.store.link.Link.call.__kwdefaults__", {"timeout": 0.75})  # some calls are honest
     inside, most, gate = 0, 0, asyncio.Event()
 
     async def work(*, waits: bool) -> str:

@@ -214,7 +214,8 @@ class Workload:
 
     async def _leave_to_a_dead_worker(self) -> Job[Any]:
         (orphan,) = await self._enqueue(self._call("add", 0))
-        store = await self._aside.store()
+        store = await self._insist(self._aside.store)
+        assert store is not None
         turn = await self._insist(lambda: store.settle_and_claim(WorkerId("dead"), 1, [], 10))
         assert turn is not None
         assert orphan.id in {lease.id for lease in turn.leases}
