@@ -2,7 +2,7 @@
 
 import asyncio
 
-from aqueue import Queue, Worker
+from aqueue import Context, Queue, Worker
 
 queue = Queue("cron")
 seen: list[str] = []
@@ -10,8 +10,8 @@ done = asyncio.Event()
 
 
 @queue.every(0.2)
-async def poll() -> None:
-    seen.append("poll")
+async def poll(ctx: Context) -> None:
+    seen.append(f"poll {ctx.slot}")
 
 
 @queue.cron("* * * * * *", kwargs={"greeting": "a second has passed"})  # six fields: with seconds
@@ -32,7 +32,8 @@ async def main() -> None:
         await done.wait()
         entries = await queue.schedules.list()
         print("scheduled:", ", ".join(sorted(entry.id for entry in entries)))
-        print("polled", "several times, not once for each worker" if 1 < seen.count("poll") < 12 else seen)
+        polls = [words for words in seen if words.startswith("poll")]
+        print("polled", "several times, each slot once" if 1 < len(polls) == len(set(polls)) else polls)
         print(next(words for words in seen if words.startswith("a second")))
 
 

@@ -32,7 +32,7 @@ async def start_worker(*options: str) -> Process:
 
 async def main() -> None:
     async with queue:
-        jobs = await queue.enqueue_many(work.call(seconds) for seconds in (0.2, 0.7, 2.0))
+        jobs = await queue.enqueue_many(work.call(seconds) for seconds in (0.2, 0.4, 2.5))
         old = await start_worker("--grace", "1s")
         print("before SIGTERM:", await jobs[0].result())
         old.terminate()

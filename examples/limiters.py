@@ -42,8 +42,8 @@ async def main() -> None:
     async with queue, Worker(queue, concurrency=10):
         reports = await queue.enqueue_many(report.call(n) for n in range(4))
         print("4 reports, at most", max([await job.result() for job in reports]), "at once at the printer")
-        times = sorted(await asyncio.gather(*(call() for _ in range(6))))
-        print(f"6 calls in {times[-1] - times[0]:.1f} s")
+        began = asyncio.get_running_loop().time()
+        print(f"6 calls in {max(await asyncio.gather(*(call() for _ in range(6)))) - began:.1f} s")
         try:
             for _ in range(4):
                 await queue.limiter(Window(3, per="1m", name="logins of ann")).acquire()

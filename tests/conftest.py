@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import redis
 from leaks import leaks
@@ -21,6 +22,12 @@ LOOPS = {"valkey9": "asyncio", "redis8": "uvloop", "redis7": "asyncio"}
 ENGINES = {name: loop for name, loop in LOOPS.items() if name in BINARIES}
 """Each server with one event loop: all servers and both loops are covered without the whole product."""
 BEHAVIOUR = Path(__file__).parent / "behaviour"
+
+# How long an example takes says nothing here: a machine that stands still for a moment is no failure.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -17,6 +17,7 @@ from bench.environments import CACHE, ROOT, scrubbed
 from bench.plan import Plan, make_plan
 from bench.records import AQUEUE, UNITS, Cell, Entrant, Reading, Result, Run
 
+pytestmark = pytest.mark.timeout(300)
 CHARTS = {"drain.png", "latency.png", "enqueue.png", "backlog.png", "redis_cpu.png"}
 TEXTS = {"results.json", "results.md", "targets.md"}
 NOT_RUN = {"enqueue", "yardstick"}
@@ -28,7 +29,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("bench")
     command = [sys.executable, "-m", "bench", "smoke", "--results", str(directory)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AQUEUE_")}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return directory
 

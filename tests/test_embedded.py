@@ -48,6 +48,19 @@ def connected(path: Path) -> Generator[redis.Redis]:
         client.close()
 
 
+@contextmanager
+def used(directory: Path) -> Generator[redis.Redis]:
+    """Be a client that has really come: who comes late finds the server stopped, and asks again."""
+    while True:
+        with connected(ensure_running(directory)) as client:
+            try:
+                client.ping()
+            except redis.ConnectionError:
+                continue
+            yield client
+            return
+
+
 def server_pid(path: Path) -> int:
     with connected(path) as client:
         return int(client.info("server")["process_id"])
@@ -216,8 +229,10 @@ def test_a_killed_watcher_is_replaced_and_its_server_stopped_later(
     wait_until(lambda: not is_held(directory / "watcher.lock"))
     monkeypatch.setenv("AQUEUE_EMBEDDED_LINGER", "0.2")
 
-    with connected(ensure_running(directory)) as client:
+    with connected(path) as client:
         assert client.info("server")["process_id"] == server
+        assert ensure_running(directory) == path
+        assert server_pid(path) == server
         assert is_held(directory / "watcher.lock")
 
     wait_until(lambda: is_over(directory))
@@ -227,7 +242,7 @@ def test_the_server_stops_after_the_last_client_left(directory: Path, monkeypatc
     """Trying aqueue out leaves no process behind, and nothing unwritten."""
     monkeypatch.setenv("AQUEUE_EMBEDDED_LINGER", "0.2")
 
-    with connected(ensure_running(directory)) as client:
+    with used(directory) as client:
         client.set("job", "waiting")
 
     wait_until(lambda: is_over(directory))
@@ -239,7 +254,7 @@ def test_the_server_stays_while_a_client_is_connected(directory: Path, monkeypat
     """An idle worker keeps its queue."""
     monkeypatch.setenv("AQUEUE_EMBEDDED_LINGER", "0.05")
 
-    with connected(ensure_running(directory)) as client:
+    with used(directory) as client:
         pid = client.info("server")["process_id"]
         looked = client.info("commandstats")["cmdstat_info"]["calls"]
         wait_until(lambda: client.info("commandstats")["cmdstat_info"]["calls"] > looked + 100)
@@ -264,7 +279,7 @@ def test_a_watcher_that_lost_its_connection_still_stops_the_server(
 ) -> None:
     """CLIENT KILL is a usual way to test a worker's reconnect, and hits the watcher as well."""
     monkeypatch.setenv("AQUEUE_EMBEDDED_LINGER", "0.5")
-    with connected(ensure_running(directory)) as client:
+    with used(directory) as client:
         client.client_kill_filter(_type="normal", skipme=True)
 
     wait_until(lambda: is_over(directory))

@@ -36,7 +36,7 @@ KINDS = {
     "prune",
 }
 """The worker leaves when so many runs have ended and it has made calls of all these kinds, or has had its time."""
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 _call = Link.call
 _call_in_a_row = Link.call_in_a_row

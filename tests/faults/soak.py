@@ -20,7 +20,7 @@ from aqueue import Cancellation, Job, JobFailed, Queue
 TICK_SECONDS: Final = 0.05
 RESULT_SECONDS: Final = 60.0
 """Ends a story that has failed."""
-KEEP_SECONDS: Final = 1
+KEEP_SECONDS: Final = 2
 """How long results and failures stay: short, so that what is never taken away stands out soon."""
 
 

@@ -54,6 +54,7 @@ async def _callers_at_once(server: Server, raw: redis.Redis, *, callers: int, ki
 
         async with Worker(working, concurrency=100):
             assert await (await queue.enqueue("work", 0)).result(timeout=30) == 0
+            await until(lambda: connected(raw) == PRODUCER + WORKER + OURS)
             if not kills:  # no room for one more, so that nobody can have opened one meanwhile
                 raw.config_set("maxclients", connected(raw))
             done = 0

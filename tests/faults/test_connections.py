@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from servers import Server
@@ -35,7 +36,7 @@ async def test_a_resume_that_comes_before_the_worker_listens_is_felt_at_once(
             while "SSUBSCRIBE" not in {request.name for request in proxy.requests}:
                 await (await queue.store()).plain("PING")
             await queue.resume()
-            assert await job.result(timeout=10) == "done"
+            assert await job.result(timeout=30) == "done"
         await working.close()
 
 
@@ -47,13 +48,33 @@ async def test_a_heartbeat_that_waits_for_its_server_does_not_blame_the_loop(
     proxy: Proxy, door: Door, impatient: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In an outage a beat takes longer than usual; nobody is to look for a blocking job then."""
-    async with Queue("q", url=door.url) as working, Worker(working):
+    working = Queue("q", url=door.url)  # for which the worker waits; those who wait here are in a hurry
+    async with Worker(working), _watched() as stood:
         proxy.decide = lambda request: Fault.LOST_REPLY if request.name == "extend" else None
         await until(lambda: len(proxy.lies) >= 3)
         proxy.decide = honest
         before = len(proxy.requests)
         await until(lambda: "extend" in {request.name for request in proxy.requests[before:]})
-    assert "has been blocked" not in caplog.text
+    await working.close()
+    assert "has been blocked" not in caplog.text or max(stood) > working.settings.beat
+
+
+@asynccontextmanager
+async def _watched() -> AsyncGenerator[list[float]]:
+    """Note for how long the loop stood still at a time: a busy machine does block it."""
+    loop, stood = asyncio.get_running_loop(), [0.0]
+
+    async def look() -> None:
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            stood.append(loop.time() - before)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield stood
+    finally:
+        looking.cancel()
 
 
 async def test_a_subscription_that_is_cut_off_at_once_costs_no_answer(server: Server, proxy: Proxy, door: Door) -> None:
@@ -67,14 +88,15 @@ async def test_a_subscription_that_is_cut_off_at_once_costs_no_answer(server: Se
         async with Worker(working):
             job = await queue.enqueue("work")
             proxy.decide = nth("SSUBSCRIBE", 1, Fault.CUT_BEFORE)
-            assert await job.result(timeout=10) == "done"
+            assert await job.result(timeout=30) == "done"
             assert proxy.lies
 
 
 async def test_what_comes_too_late_for_its_slots_goes_back(
-    server: Server, proxy: Proxy, door: Door, impatient: None
+    server: Server, proxy: Proxy, door: Door, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The slots of a turn that nobody answers are lent to another server's queue, and are never taken twice."""
+    monkeypatch.setattr("aqueue.store.link.Link.call.__kwdefaults__", {"timeout": 0.75})  # some calls are honest
     inside, most, gate = 0, 0, asyncio.Event()
 
     async def work(*, waits: bool) -> str:
@@ -95,11 +117,11 @@ async def test_what_comes_too_late_for_its_slots_goes_back(
         proxy.decide = decide
         async with Worker(far, near, concurrency=2), Queue("far", url=server.url) as looking:
             await until(lambda: inside == 2)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while (await looking.stats()).queued < 2:
                     await asyncio.sleep(0.01)
             gate.set()
-            assert [await job.result(timeout=10) for job in (*late, *others)] == ["done"] * 4
+            assert [await job.result(timeout=30) for job in (*late, *others)] == ["done"] * 4
             assert [(info.attempt, info.crashes) for info in [await job.info() for job in late]] == [(0, 0)] * 2
     assert proxy.lies
     assert most == 2
@@ -134,7 +156,7 @@ SETTINGS = Settings(lease=1.5)
 
 
 async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not fact():
             await asyncio.sleep(0.005)
 
@@ -152,9 +174,9 @@ async def test_what_a_ghost_of_a_parked_fetch_has_caught_runs(server: Server, pr
             return "done"
 
         async with Worker(working):
-            await until(lambda: [request.name for request in proxy.requests].count("BLMOVE") == 2)
+            await until(lambda: [request.name for request in proxy.requests].count("BLMOVE") >= 2)
             job = await queue.enqueue("work")
-            assert await job.result(timeout=10) == "done"
+            assert await job.result(timeout=30) == "done"
 
 
 async def test_what_a_ghost_catches_after_its_worker_has_left_runs_elsewhere(
@@ -176,4 +198,4 @@ async def test_what_a_ghost_catches_after_its_worker_has_left_runs_elsewhere(
                 return "done"
 
             async with Worker(other):
-                assert await job.result(timeout=10) == "done"
+                assert await job.result(timeout=30) == "done"

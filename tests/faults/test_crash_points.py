@@ -108,7 +108,7 @@ class Morgue:
 
     async def _have_the_rest_run(self, queue: Queue) -> None:
         self._end_leases(queue.name)
-        async with Worker(queue), asyncio.timeout(30):
+        async with Worker(queue), asyncio.timeout(60):
             while await self._has_more(queue):
                 await asyncio.sleep(0.02)
 
@@ -166,6 +166,7 @@ async def test_a_worker_may_die_at_any_point(morgue: Morgue) -> None:
     assert await _each_dies(morgue, whole.points) == {}
 
 
+@pytest.mark.timeout(300)
 async def test_a_worker_may_die_at_the_first_call_of_every_kind(morgue: Morgue) -> None:
     """Before it, and after it: what the server knows by then is all that the next worker has."""
     whole = await morgue.dies("never")

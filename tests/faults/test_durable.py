@@ -200,8 +200,11 @@ async def test_each_caller_is_told_of_its_own_job(server: Server, monkeypatch: p
         assert (await queue.stats()).queued == 5
 
 
-async def test_plain_enqueues_do_not_wait_for_those_that_are_confirmed(pair: Pair) -> None:
+async def test_plain_enqueues_do_not_wait_for_those_that_are_confirmed(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They go over another connection, which nobody holds up."""
+    monkeypatch.setattr(durability, "CONFIRM_SECONDS", WAIT_SECONDS)
     async with Queue("q", url=pair.url) as queue:
         pair.replica.signal(signal.SIGSTOP)
         try:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,21 +31,27 @@ async def _deploys(queue: Queue, fleet: Fleet, *, count: int, rounds: int) -> No
     """Replace one worker after the other while jobs run that outlast the grace, and let all jobs complete."""
     handles = await queue.enqueue_many(queue.remote("brief").call(0.5) for _ in range(count))
     fleet.start(2)
-    wait_until(lambda: len(fleet.lines()) >= 10, 30, "both workers are busy")
+    wait_until(lambda: len({line.pid for line in fleet.lines()}) == 2, 30, "both workers are busy")
     for _ in range(rounds):
         old = fleet.processes[0]
         fleet.start()
-        before = len(fleet.runs())
+        wait_until(lambda old=old: f":{old.pid} - aqueue" in fleet.log(), 30, "it can be told")  # type: ignore[misc]
+        before = fleet.runs().total()
         old.send_signal(signal.SIGTERM)
         assert old.wait(30) == 0
         fleet.processes.remove(old)
-        wait_until(lambda before=before: len(fleet.runs()) > before, 30, "its successor has begun")  # type: ignore[misc]
+        wait_until(partial(_goes_on, fleet, before, count), 30, "its successor has begun")
     assert [await job.result(timeout=60) for job in handles] == ["done"] * count
     infos = [await job.info() for job in handles]
     assert {(info.attempt, info.crashes) for info in infos} == {(0, 0)}
     assert fleet.runs("end") == dict.fromkeys((job.id for job in handles), 1)
     assert fleet.runs().total() > count, "no deploy has interrupted a job"
     assert "worker gone" not in fleet.log()
+
+
+def _goes_on(fleet: Fleet, before: int, count: int) -> bool:
+    """Say whether a run has begun since, or nothing is left to be run."""
+    return fleet.runs().total() > before or len(fleet.runs("end")) == count
 
 
 async def test_a_rolling_deploy_costs_neither_jobs_nor_attempts(

@@ -61,13 +61,13 @@ async def _storm(queue: Queue, fleet: Fleet, *, count: int, kills: int, workers:
     for job_id in doubles:
         *interrupted_runs, _ = [line for line in fleet.lines() if line.what == "start" and line.job_id == job_id]
         for line in interrupted_runs:
-            assert victims[line.pid] - line.at < 1, "a job ran again although it was not running at the kill"
+            assert victims[line.pid] - line.at < 2, "a job ran again although it was not running at the kill"
     print(f"{count} jobs, {len(killed_at)} kills, {len(doubles)} doubles")
 
 
 async def test_every_job_completes_although_workers_are_killed(jobs: Queue, own_server: Server, tmp_path: Path) -> None:
     """The promise of the project in one test."""
-    with Fleet(own_server.url, tmp_path, lease=1.0, options=("--concurrency", "20")) as fleet:
+    with Fleet(own_server.url, tmp_path, lease=2.0, options=("--concurrency", "20")) as fleet:
         await _storm(jobs, fleet, count=1000, kills=3, workers=2)
 
 
@@ -166,8 +166,12 @@ async def test_sigterm_under_load_returns_everything_uncounted(jobs: Queue, own_
 
 async def test_a_job_longer_than_the_lease_runs_once(jobs: Queue, own_server: Server, tmp_path: Path) -> None:
     """However long it is, in a coroutine, in a thread, and even if it blocks the event loop."""
-    with Fleet(own_server.url, tmp_path, lease=1.0, options=("--concurrency", "1")) as fleet:
+    with (
+        Fleet(own_server.url, tmp_path, lease=1.5, options=("--concurrency", "1")) as fleet,
+        own_server.client() as raw,
+    ):
         fleet.start(4)  # one for each, and one that would take what is lost
+        wait_until(lambda: raw.zcard("aqueue:{faults}:workers") == 4, 30, "all are up")
         handles = [await jobs.enqueue(task, 2.5) for task in ("brief", "blocking", "threaded")]
         assert [await job.result(timeout=30) for job in handles] == ["done"] * 3
         assert fleet.runs() == {job.id: 1 for job in handles}

@@ -56,7 +56,7 @@ def _have_ended(fleet: Fleet, count: int) -> bool:
 
 async def test_a_limiter_holds_although_workers_are_killed(own_server: Server, tmp_path: Path) -> None:
     """Three processes; who was killed inside frees its permit with its lease, and who waits goes on."""
-    await _keep_to_a_limit(own_server, tmp_path, jobs=100, kills=1, lease=1.5)
+    await _keep_to_a_limit(own_server, tmp_path, jobs=100, kills=1, lease=2.0)
 
 
 @pytest.mark.chaos

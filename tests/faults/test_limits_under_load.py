@@ -79,7 +79,7 @@ def _have_ended(fleet: Fleet, count: int) -> bool:
 
 async def test_a_limit_holds_although_workers_are_killed(own_server: Server, tmp_path: Path) -> None:
     """The permit of a dead worker's job is taken back with the job, not before and not never."""
-    await _keep_to_a_limit(own_server, tmp_path, jobs=150, keys=4, workers=2, kills=1, lease=1.0)
+    await _keep_to_a_limit(own_server, tmp_path, jobs=150, keys=4, workers=2, kills=1, lease=2.0)
 
 
 @pytest.mark.chaos

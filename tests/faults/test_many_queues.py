@@ -18,7 +18,7 @@ from faults.load import Load
 from faults.slots import moving
 from faults.topologies import cluster_command, cluster_url, start_cluster
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(300)
 
 QUEUES = 20
 BACKLOG = 60

@@ -78,7 +78,7 @@ async def _partitions(proxy: Proxy, doors: tuple[Door, Door], raw: redis.Redis, 
     """Cut off one of two workers for longer than its lease, again and again, and then the producer."""
     producer, first = doors
     second = await proxy.door("second")
-    settings = Settings(lease=LEASE, retry=Retry(max_attempts=3, backoff=0.01), crash_limit=rounds + 1)
+    settings = Settings(lease=LEASE, retry=Retry(max_attempts=3, backoff=0.01), crash_limit=rounds + 3)
     async with (
         Load(producer.url, worker_url=first.url, settings=settings, pace=0.02) as load,
         load.working_at(second.url) as other,

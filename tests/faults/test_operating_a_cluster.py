@@ -39,7 +39,7 @@ async def test_every_server_of_a_cluster_is_examined(cluster: str) -> None:
 
     async with Worker(*queues):
         for job in jobs:
-            await job.result(timeout=10)
+            await job.result(timeout=30)
     assert sorted(ran) == sorted(queue.name for queue in queues)
     for queue in queues:
         await queue.close()
@@ -68,7 +68,7 @@ async def test_users_with_few_rights_serve_a_cluster(cluster: str) -> None:
     async with Worker(*served):
         for n, queue in enumerate(served):
             async with Queue(queue.name, url=produced) as producer:
-                assert await (await producer.enqueue("double", n)).result(timeout=10) == 2 * n
+                assert await (await producer.enqueue("double", n)).result(timeout=30) == 2 * n
     for queue in served:
         await queue.close()
 

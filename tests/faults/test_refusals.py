@@ -12,8 +12,6 @@ from aqueue.store import scripts
 from faults.laboratory import Laboratory
 from faults.proxy import Decide, Lie, Proxy, Refusal, Request, first_of_each, honest
 
-pytestmark = pytest.mark.usefixtures("impatient")
-
 PASSING = (
     "LOADING server is loading the dataset in memory",
     "READONLY You can't write against a read only replica.",
@@ -67,6 +65,7 @@ def at_workers(line: str) -> Decide:
     return decide
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_what_passes_is_noticed_by_nobody(laboratory: Laboratory) -> None:
     """Each refusal meets the first call of every script, and neither producer nor job pays for it."""
     runs = await asyncio.gather(*(laboratory.tried(of_scripts(line)) for line in PASSING))
@@ -74,6 +73,7 @@ async def test_what_passes_is_noticed_by_nobody(laboratory: Laboratory) -> None:
     assert all(run.lies == len(scripts.names()) for run in runs)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_what_passes_may_meet_every_other_command_too(laboratory: Laboratory) -> None:
     """Greetings, subscriptions and parked fetches are refused by a server that is loading as scripts are."""
     lines = [line for line in PASSING if word(line) in ("LOADING", "MASTERDOWN", "BUSY")]
@@ -81,6 +81,7 @@ async def test_what_passes_may_meet_every_other_command_too(laboratory: Laborato
     assert {word(line): run.wrong for line, run in zip(lines, runs, strict=True) if run.wrong} == {}
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_worker_outlives_what_stays(laboratory: Laboratory) -> None:
     """It says so once and tries again; a job that was taken for settled is."""
     runs = await asyncio.gather(*(laboratory.tried(at_workers(line)) for line in STAYING))
@@ -88,8 +89,11 @@ async def test_a_worker_outlives_what_stays(laboratory: Laboratory) -> None:
 
 
 @pytest.mark.parametrize("line", PASSING[:-1], ids=word)  # a script that is sent whole cannot be unknown
-async def test_what_should_pass_and_does_not_is_an_outage(line: str, proxy: Proxy) -> None:
+async def test_what_should_pass_and_does_not_is_an_outage(
+    line: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A producer waits for as long as its patience lasts, and is told that the server cannot be used."""
+    monkeypatch.setattr("aqueue.store.connection.PATIENCE_SECONDS", 1.0)
     door = await proxy.door("main")
     async with Queue("q", url=door.url) as queue:
         proxy.decide = always("enqueue", line)
@@ -122,7 +126,7 @@ async def test_what_ended_while_a_turn_was_refused_is_stored_when_that_is_over(s
             await gates[n].wait()
             return n
 
-        async with Worker(queue), asyncio.timeout(20):
+        async with Worker(queue), asyncio.timeout(30):
             first = await producer.enqueue("gated", 0)
             await started[0].wait()
             proxy.decide = always("settle_and_claim", "ERR not now")

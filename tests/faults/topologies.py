@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import socket
 import subprocess
 from collections.abc import Generator, Iterable
@@ -19,13 +21,29 @@ SLOT_BOUNDS = (0, 5461, 10923, 16384)
 BINARY = next(iter(binaries().values()))
 
 
+BUS = 10_000
+"""So much higher than its port a node of a Cluster listens for the others."""
+SHARE = 500
+_number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % (BUS // SHARE)
+_ports = random.SystemRandom().sample(range(BUS + _number * SHARE, BUS + (_number + 1) * SHARE), SHARE)
+
+
 def free_port() -> int:
+    """Give a port that stays free: below those of outgoing connections, to this process, and only once."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port < 55_000:  # a cluster bus listens 10,000 higher
+        port = _ports.pop()
+        if _is_free(port) and _is_free(port + BUS):
             return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @contextmanager
@@ -45,7 +63,7 @@ def node(directory: Path, port: int, *options: str) -> Generator[redis.Redis]:
                 except redis.RedisError:
                     return False
 
-            wait_until(answers, 10, f"the server at {port} answers")
+            wait_until(answers, 30, f"the server at {port} answers")
             yield client
     finally:
         process.kill()
@@ -66,7 +84,7 @@ def start_cluster(stack: ExitStack, directory: Path, count: int, *options: str) 
     for port in ports[1:]:
         cluster_command(clients[ports[0]], "MEET", "127.0.0.1", port)
     for client in clients.values():
-        wait_until(partial(is_whole, client, count), 30, "the cluster is whole")
+        wait_until(partial(is_whole, client, count), 60, "the cluster is whole")
     return clients
 
 

@@ -47,7 +47,7 @@ from faults.history import History
 T = TypeVar("T")
 
 SETTINGS: Final = Settings(retry=Retry(max_attempts=3, backoff=0.02))
-RESULT_SECONDS: Final = 15.0
+RESULT_SECONDS: Final = 30.0
 """Ends a run that has failed."""
 TRIES: Final = 5
 
@@ -214,8 +214,10 @@ class Workload:
 
     async def _leave_to_a_dead_worker(self) -> Job[Any]:
         (orphan,) = await self._enqueue(self._call("add", 0))
-        store = await self._aside.store()
-        turn = await store.settle_and_claim(WorkerId("dead"), 1, [], 10)
+        store = await self._insist(self._aside.store)
+        assert store is not None
+        turn = await self._insist(lambda: store.settle_and_claim(WorkerId("dead"), 1, [], 10))
+        assert turn is not None
         assert orphan.id in {lease.id for lease in turn.leases}
         self._end_leases()
         return orphan
@@ -329,24 +331,32 @@ class Workload:
 
     async def _pass_limiters(self) -> None:
         """Have one permit at a time, for longer than until it is renewed; then pass one that is open now and then."""
-        one = self._producer.limiter(Concurrency(1, name="one"), wait=RESULT_SECONDS, lease=1)
+        one = self._producer.limiter(Concurrency(1, name="one"), wait=RESULT_SECONDS, lease=2)
         pace = self._producer.limiter(Rate(200, burst=2, name="pace"), wait=RESULT_SECONDS)
         inside = 0
 
-        async def visit(seconds: float) -> None:
+        async def visit(*, long: bool) -> None:
             nonlocal inside
             async with one:
                 inside += 1
                 assert inside == 1, "a permit was given twice"
-                await asyncio.sleep(seconds)
+                if long:
+                    await self._until_renewed()
                 inside -= 1
 
         async def call() -> None:
             async with pace:
                 pass
 
-        await asyncio.gather(*(self._insist(partial(visit, seconds)) for seconds in (0.4, 0, 0)))
+        await asyncio.gather(*(self._insist(partial(visit, long=long)) for long in (True, False, False)))
         await asyncio.gather(*(self._insist(call) for _ in range(4)))
+
+    async def _until_renewed(self) -> None:
+        (key,) = self._raw.scan_iter(f"aqueue:{{{self.name}}}:holders:*", count=1000)
+        before = self._raw.zrange(key, 0, 0, withscores=True)
+        async with asyncio.timeout(RESULT_SECONDS):
+            while self._raw.zrange(key, 0, 0, withscores=True) == before:
+                await asyncio.sleep(0.02)
 
     async def _schedule(self) -> None:
         """A schedule made at run time, from its beginning to its end; the worker starts three jobs, and one more."""

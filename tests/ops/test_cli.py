@@ -26,7 +26,7 @@ from aqueue.ops.render import duration, plain
 from aqueue.store import connection
 
 COMMANDS: Final = ("stats", "jobs", "schedules", "job", "retry", "cancel", "delete", "pause", "resume", "purge")
-WAIT_SECONDS: Final = 10.0
+WAIT_SECONDS: Final = 30.0
 SCREEN_LINES: Final = 24
 SCREEN_COLUMNS: Final = 84
 
@@ -818,7 +818,7 @@ def run(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
         env={**{name: value for name, value in os.environ.items() if not name.startswith("AQUEUE_")}, **env},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
@@ -836,7 +836,7 @@ async def test_python_m_aqueue_is_the_same_command(server: Server, queue: Queue,
 
 def test_without_an_address_the_embedded_server_is_asked(tmp_path: Path) -> None:
     """As the README's first five minutes have it."""
-    done = run("stats", cwd=tmp_path, AQUEUE_EMBEDDED_LINGER="0.3")
+    done = run("stats", cwd=tmp_path, AQUEUE_EMBEDDED_LINGER="2")
 
     assert done.returncode == 0
     assert done.stdout == f"No queue was ever used at embedded://{tmp_path}/.aqueue.\n"
@@ -847,7 +847,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     """`aqueue jobs | head` must not end in a traceback."""
     done = subprocess.run(
         ["sh", "-c", f"{shlex.quote(sys.executable)} -m aqueue --help | head -1"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True,
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert done.stderr == ""
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -330,9 +330,16 @@ async def test_several_faults_of_one_job_are_repaired_in_one_go(
 # what is fine
 
 
-async def test_a_busy_queue_shows_no_findings(queue: Queue, server: Server) -> None:
+@pytest.fixture
+async def busy_queue(server: Server) -> AsyncIterator[Queue]:
+    """Of workers that nobody takes for dead, however long the machine stands still."""
+    async with Queue("q", url=server.url, settings=Settings(lease=60)) as queue:
+        yield queue
+
+
+async def test_a_busy_queue_shows_no_findings(busy_queue: Queue) -> None:
     """A doctor who finds what is merely in motion is not called again; one who mends it does harm."""
-    ran: Counter[int] = Counter()
+    queue, ran = busy_queue, Counter[int]()
 
     @queue.task(retry=3)
     async def busy(number: int) -> None:

@@ -19,7 +19,7 @@ from aqueue import Job, JobState, Queue, Retry, Worker
 from aqueue.ops import failed_commands
 from aqueue.ops.cli import app
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 
 Cli: TypeAlias = Callable[..., Coroutine[Any, Any, tuple[int, str, str]]]
 

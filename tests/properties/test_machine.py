@@ -87,7 +87,9 @@ class Context:
 
     def __init__(self, url: str, raw: redis.Redis, run: Callable[[Awaitable[Any]], Any]) -> None:
         self.raw: Any = raw
-        self.client = Client(StoreServer(lambda: route_of_url(url)), QueueName("q"), Settings(crash_limit=CRASH_LIMIT))
+        self.client = Client(
+            StoreServer(lambda: route_of_url(url)), QueueName("q"), Settings(crash_limit=CRASH_LIMIT, lease=3600)
+        )
         self.run = run
 
     def look(self) -> Seen:

@@ -47,6 +47,7 @@ def _short(type_: str) -> str:
     return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", type_)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("check", [by_mypy, by_pyright])
 def test_wrong_calls_are_refused_and_results_are_inferred(
     check: Callable[[Path], tuple[set[int], dict[int, str]]], tmp_path: Path
