@@ -62,10 +62,13 @@ class Middleware:
         """Wrap one run of one job; what is returned is the job's result."""
         return await proceed()
 
-    # a producer's moments, for the layers of the queue
+    # a producer's moment, for the layers of the queue
 
     async def on_enqueued(self, event: moments.Enqueued) -> None:
-        """A batch is stored; the caller's `enqueue` returns when all layers have been told."""
+        """A batch is stored; the caller's `enqueue` returns when all layers have been told.
+
+        Of the jobs that a schedule makes, the layers of that worker are told which has made them.
+        """
 
     # the moments of a run
 

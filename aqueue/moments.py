@@ -16,7 +16,7 @@ NO_HEADERS: Mapping[str, str] = {}
 
 
 class Enqueued(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch of calls was stored; a single enqueue is a batch of one."""
+    """A batch of calls was stored: a single enqueue is a batch of one, and so is what a schedule makes of its slots."""
 
     queue: str
     tasks: tuple[str, ...]

@@ -73,7 +73,7 @@ class Queue(Scheduling, Pausing, Limiting):
         self.wire = wire_of(self.name, self.settings)
         self.lifespan = lifespan
         self.middleware = checked_layers(middleware, "Queue")
-        self._producers = Producers(self.middleware)
+        self.producers = Producers(self.middleware)
         self.tasks: dict[str, Task[..., Any]] = {}
         self.schedules = Schedules(self)
         self._opening = Opening(self.name, self.settings, self.wire, url=url, given=client)
@@ -167,7 +167,7 @@ class Queue(Scheduling, Pausing, Limiting):
     async def submit(self, call: Call[R]) -> Job[R]:
         """Store one bound call on this queue."""
         sent = outgoing(call)
-        if self.middleware and self._producers.listen:
+        if self.middleware and self.producers.listen:
             return (await self._submit([call], [sent]))[0]
         job = new_job(call, sent, self.settings, self.wire)
         client = self._opening.checked or await self.store()
@@ -183,7 +183,7 @@ class Queue(Scheduling, Pausing, Limiting):
         """
         calls = [_checked(call) for call in calls]
         sent = [outgoing(call) for call in calls]
-        ready = None if self._producers.listen else self._jobs(calls, sent)
+        ready = None if self.producers.listen else self._jobs(calls, sent)
         if ready is None:  # what middleware makes of them is known only batch by batch
             for call, item in zip(calls, sent, strict=True):
                 encoded(call, item, self.settings, self.wire)
@@ -204,7 +204,8 @@ class Queue(Scheduling, Pausing, Limiting):
             else:
                 ids = [await client.enqueue_one(jobs[0])] if len(jobs) == 1 else await client.enqueue(jobs)
             handles = [self._handle_of(*one) for one in zip(calls, jobs, ids, strict=True)]
-            return await self._producers.told(self.name, batch, handles)
+            await self.producers.told(self.name, [one.task for one in batch], handles)
+            return handles
 
         return cast("list[Job[R]]", await around_enqueue(self.middleware, store)(sent))
 

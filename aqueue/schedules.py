@@ -252,7 +252,9 @@ class Schedules:
         stands = await (await self._queue.store()).enqueue_one(job)
         task = self._queue.tasks.get(one.task)
         decode = codec.decode_plain if task is None else task.decode_result
-        return Job(cast("Queue", self._queue), stands, created=stands == job.id, decode=decode)
+        handle = Job(cast("Queue", self._queue), stands, created=stands == job.id, decode=decode)
+        await self._queue.producers.told(self._queue.name, [one.task], [handle])
+        return handle
 
 
 def schedule_info(one: Described, now_ms: int, queue: QueueName, wire: Wire) -> ScheduleInfo:

@@ -22,6 +22,7 @@ from aqueue.store.client import Client
 from aqueue.store.keys import checked_name
 from aqueue.store.wire import Wire
 from aqueue.task import Call, Task
+from aqueue.telling import Producers
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +40,7 @@ class Scheduling(ABC):
     """The part of a queue that has to do with time."""
 
     name: QueueName
+    producers: Producers
     schedules: Schedules
     settings: Settings
     tasks: dict[str, Task[..., Any]]

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from aqueue.job import Job
-from aqueue.middleware import BEGINNINGS, MOMENTS, Middleware, Outgoing, overrides
+from aqueue.middleware import BEGINNINGS, MOMENTS, Middleware, overrides
 from aqueue.moments import Enqueued, Event
 
 Hook: TypeAlias = Callable[[Any], Awaitable[object]]
@@ -109,9 +109,7 @@ class Producers:
             self._wraps = any(overrides(layer, "around_enqueue") for layer in self._seen)
         return self._wraps or bool(self._audience)
 
-    async def told(self, queue: str, sent: Sequence[Outgoing], jobs: list[Job[Any]]) -> list[Job[Any]]:
-        """Tell of a batch that was stored, and give its jobs."""
-        if self._audience:
-            tasks = tuple(one.task for one in sent)
-            await self._audience.tell("on_enqueued", Enqueued(queue=queue, tasks=tasks, jobs=tuple(jobs)))
-        return jobs
+    async def told(self, queue: str, tasks: Iterable[str], jobs: Sequence[Job[Any]]) -> None:
+        """Tell of a batch that was stored."""
+        if self.listen and self._audience:
+            await self._audience.tell("on_enqueued", Enqueued(queue=queue, tasks=tuple(tasks), jobs=tuple(jobs)))

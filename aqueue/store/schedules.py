@@ -56,12 +56,12 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False):
-    """Up to which instant a schedule has been dealt with. Units: Unix ms of the server."""
+    """Up to which instant a schedule has been dealt with, and the jobs that this has made. Units: server ms."""
 
     state: State
     last_ms: int
     now_ms: int
-    stored: int
+    stored: list[JobId]
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -208,7 +208,7 @@ _RESCHEDULED: Final = layout.one_of(*get_args(Rescheduled))
 def _tick(reply: Any) -> Tick:
     state, last, now, stored = reply
     known = cast("State", _STATES(state))
-    return Tick(known, layout.integer(last), layout.integer(now), layout.integer(stored))
+    return Tick(known, layout.integer(last), layout.integer(now), [JobId(one) for one in _names(stored)])
 
 
 def _names(reply: Any) -> list[str]:

@@ -151,6 +151,13 @@ class Herald:
         current_context.set(run.context)  # of this task alone: what a layer logs or enqueues belongs to the job
         await self._audience.tell(moment, event)
 
+    def enqueued(self, task: str, ids: Sequence[JobId]) -> None:
+        """A schedule has made these jobs, by this worker's doing."""
+        if ids and self._audience.hears("on_enqueued"):
+            jobs = tuple(self._job(job_id) for job_id in ids)
+            event = moments.Enqueued(queue=self._queue.name, tasks=(task,) * len(jobs), jobs=jobs)
+            self._messengers.send(self._audience.tell("on_enqueued", event))
+
     # jobs that do not run here
 
     def passed_by(self, turn: Turn) -> None:

@@ -238,6 +238,8 @@ class Timetable:
             next_ms=schedule.next(now),
         )
         self._set_clock(found.now_ms)
+        if (herald := self._lane.executor.herald) is not None:
+            herald.enqueued(entry.definition.task, found.stored)
         entry.begins = entry.begins and found.state == "behind"  # then nothing was started
         self._take_in(entry, found, now)
 

@@ -28,7 +28,7 @@ from aqueue import (
     current_job,
     moments,
 )
-from aqueue.job import WorkerId
+from aqueue.job import JobId, WorkerId
 from aqueue.middleware import MOMENTS, Run
 from aqueue.worker import herald
 
@@ -297,6 +297,30 @@ async def test_a_batch_is_told_of_at_once(server: Server) -> None:
         await queue.purge()
 
 
+async def test_jobs_of_schedules_are_told_of_where_they_were_made(server: Server) -> None:
+    """Once for each, by the worker whose tick has made it; one that is asked for, by who asked."""
+    asking, first, second = Record(), Record(), Record()
+    queues = [Queue("q", url=server.url, middleware=[record.layer]) for record in (asking, first, second)]
+    done: asyncio.Queue[JobId] = asyncio.Queue()
+
+    async def work(ctx: Context) -> None:
+        assert ctx.job is not None
+        done.put_nowait(ctx.job.id)
+
+    for queue in queues:
+        queue.task(work)
+    async with queues[0] as queue, Worker(queues[1]), Worker(queues[2]):
+        await queue.schedule(queue.remote("work").call(), id="often", every=0.1, repeat=4)
+        slots = {await done.get() for _ in range(4)}
+        asked = await queue.schedules.run("often", call="now")
+    told = [event for record in (first, second) for moment, event in record.told if moment == "on_enqueued"]
+    assert {tasks for event in told for tasks in event.tasks} == {"work"}
+    assert sorted(job.id for event in told for job in event.jobs) == sorted(slots)
+    assert asking.told == [("on_enqueued", moments.Enqueued(queue="q", tasks=("work",), jobs=(asked,)))]
+    for queue in queues[1:]:
+        await queue.close()
+
+
 async def test_on_exhausted_is_told_again_if_its_worker_is_stopped_meanwhile(server: Server) -> None:
     """The callback undoes something, or tells somebody: rather twice than never."""
     told: list[tuple[int, JobState]] = []
@@ -425,7 +449,7 @@ async def test_layers_that_want_nothing_cost_nothing(server: Server) -> None:
             worker_of.extend(t.get_name() for t in asyncio.all_tasks())
             return "done"
 
-        assert not queue._producers.listen
+        assert not queue.producers.listen
         job = await work.enqueue()
         worker = Worker(queue, middleware=[Idle()])
         async with worker:

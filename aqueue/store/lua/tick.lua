@@ -30,7 +30,7 @@
 -- ITEM envelope   str
 -- ITEM wishes     str   as for enqueue
 -- RETURNS new | known | behind | outdated | paused | taken, by a user's | gone | ended; up to when it is dealt with | now
---         | how many jobs were stored
+--         | ids of the jobs that were stored
 --- @include clock
 --- @include queueing
 --- @include uniqueness
@@ -43,23 +43,23 @@ redis.call('ZCARD', ranked)
 redis.call('ZCARD', scheduled)
 redis.call('ZCARD', schedules)
 
-local now, stored = now_ms(), 0
+local now, stored = now_ms(), {}
 local at = { prefix = prefix, queued = queued, ranked = ranked, scheduled = scheduled, now = now, ready = {}, front = {} }
 local seen = known_of(entry)
 local last = number(seen.slot_ms)
 
 if owner == 'user' then
   if not is_live(seen, 'user') or seen.definition ~= definition then
-    return { 'gone', last, now, 0 }
+    return { 'gone', last, now, {} }
   end
 elseif is_live(seen, 'user') then
-  return { 'taken', last, now, 0 }
+  return { 'taken', last, now, {} }
 end
 
 -- A newer release counts for as long as a worker of it lives.
 local is_other = seen.owner ~= 'user' and (seen.removed_ms or seen.definition and seen.definition ~= definition)
 if is_other and number(seen.removed_ms or seen.declared_ms) > declared_ms and redis.call('ZSCORE', workers, seen.worker or '') then
-  return { 'outdated', last, now, 0 }
+  return { 'outdated', last, now, {} }
 end
 
 local is_lost = not is_live(seen, owner)
@@ -98,7 +98,8 @@ local function start(job, envelope, words, record)
   end
   store(at, job, record, wish)
   redis.call('SET', prefix .. 'payload:' .. job, envelope)
-  seen.job, stored, started = job, stored + 1, started + 1
+  seen.job, started = job, started + 1
+  stored[#stored + 1] = job
 end
 
 if last >= after_ms then
@@ -123,7 +124,7 @@ elseif answer == 'known' then
 end
 
 redis.call('HSET', entry, 'slot_ms', last, 'worker', me)
-if stored > 0 then
+if #stored > 0 then
   redis.call('HSET', entry, 'job', seen.job, 'started', started)
 end
 if seen.paused then
