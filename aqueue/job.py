@@ -56,7 +56,7 @@ TRANSITIONS: Final[dict[str, tuple[tuple[JobState | None, JobState | None], ...]
     "enqueue": ((None, JobState.QUEUED), (None, JobState.SCHEDULED)),
     "promote": ((JobState.SCHEDULED, JobState.QUEUED),),
     "claim": ((JobState.QUEUED, JobState.RUNNING),),
-    "expire": ((JobState.QUEUED, JobState.EXPIRED),),
+    "expire": ((JobState.QUEUED, JobState.EXPIRED), (JobState.SCHEDULED, JobState.EXPIRED)),
     "complete": ((JobState.RUNNING, JobState.COMPLETED),),
     "retry": ((JobState.RUNNING, JobState.SCHEDULED),),
     "fail": ((JobState.RUNNING, JobState.FAILED),),

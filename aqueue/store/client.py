@@ -141,22 +141,18 @@ class Client(Caller):
 
     async def cancel(self, job_id: JobId) -> Cancellation | None:
         """End a waiting job, or tell the worker that runs it; None where no such job exists."""
-        keys = self.keys
-        word = await self._run(
-            "cancel",
-            layout.one_of("missing", *Cancellation),
-            [
-                keys.queued,
-                keys.scheduled,
-                keys.ranked,
-                keys.held_back,
-                keys.job(job_id),
-                keys.payload(job_id),
-                keys.stats,
-            ],
-            [keys.base, job_id, ttl_ms(self.settings.result_ttl)],
-        )
+        word = await self._run("cancel", layout.one_of("missing", *Cancellation), *self._wherever_it_waits(job_id))
         return None if word == "missing" else Cancellation(word)
+
+    async def expire(self, job_id: JobId) -> bool:
+        """End a job whose ttl has passed before a start; return whether it has expired, now or before."""
+        return bool(await self._run("expire", layout.integer, *self._wherever_it_waits(job_id)))
+
+    def _wherever_it_waits(self, job_id: JobId) -> tuple[list[str], list[Arg]]:
+        keys = self.keys
+        places = [keys.queued, keys.scheduled, keys.ranked, keys.held_back]
+        named = [*places, keys.job(job_id), keys.payload(job_id), keys.stats]
+        return named, [keys.base, job_id, ttl_ms(self.settings.result_ttl)]
 
     async def ended(self, job_ids: Sequence[JobId], channel: str) -> list[Ended]:
         """Read how jobs ended, and ask that the end of the others be told on `channel`. Source: lua/await.lua."""

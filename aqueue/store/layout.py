@@ -102,9 +102,10 @@ def each(read: Callable[..., T], count: int) -> Callable[[Any], list[T]]:
 
 def ended(answer: Any) -> Ended:
     """Read how a job has ended, from one answer of lua/await.lua."""
-    state, result, error = answer
+    state, result, error, left_ms = answer
+    left = None if left_ms is None else integer(left_ms) / 1000
     try:
-        return Ended(JobState(text(state)), content(result), content(error))
+        return Ended(JobState(text(state)), content(result), content(error), left=left)
     except ValueError:
         return Ended(None, None, None, damaged=state != b"missing")
 

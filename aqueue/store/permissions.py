@@ -48,6 +48,7 @@ PRODUCER: Final = Rights(
         "define",
         "describe",
         "enqueue",
+        "expire",
         "inspect",
         "release_permit",
         "renew_permits",

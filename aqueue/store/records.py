@@ -175,13 +175,15 @@ class Gone(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """How a job stands for somebody who waits for it; `state` is None where no record exists."""
+    """How a job stands for somebody who waits for it; `state` is None where no record exists. Units: seconds."""
 
     state: JobState | None
     result: bytes | None
     error: bytes | None
     damaged: bool = False
     """A record exists and cannot be read."""
+    left: float | None = None
+    """Until its ttl ends it, if it has one and has not started; 0 or less once that has passed."""
 
 
 class WorkerStats(msgspec.Struct, frozen=True, gc=False):

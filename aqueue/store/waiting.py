@@ -2,7 +2,8 @@
 
 One channel per process and queue. A waiter listens first, then asks for the state and to be told: an end can fall
 before the asking, which then sees it, or after it, and is then told; there is no gap. What was missed while the
-connection was away is asked again, and every few seconds everything is, as a net.
+connection was away is asked again, and every few seconds everything is, as a net. A job whose ttl passes while somebody
+waits for it is ended from here: there may be no worker to do it.
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ class Waiting(Listener):
                 batch = [self._unasked.pop() for _ in range(min(BATCH, len(self._unasked)))]
                 try:
                     await self._listen()
-                    self._deliver(batch, await self._client.ended(batch, self._name))
+                    answers = await self._client.ended(batch, self._name)
+                    self._deliver(batch, answers)
+                    await self._expire(batch, answers)
                 except StoreUnavailable as error:
                     log.debug("results are asked for again in %.0f s: %s", RECHECK_SECONDS, error)
                 except StoreError as error:
@@ -113,6 +116,23 @@ class Waiting(Listener):
                 for future in self._waiters.get(job_id, ()):
                     if not future.done():
                         future.set_result(answer)
+
+    async def _expire(self, job_ids: list[JobId], answers: list[Ended]) -> None:
+        """End those whose ttl has passed, and look at others at the moment when it will have."""
+        for job_id, answer in zip(job_ids, answers, strict=True):
+            if answer.left is None or answer.left > RECHECK_SECONDS:  # the net comes sooner
+                continue
+            if answer.left > 0:
+                asyncio.get_running_loop().call_later(answer.left, self._ask_anew, job_id)
+                continue
+            try:
+                await self._client.expire(job_id)  # and its end is told as any other
+            except StoreError as error:  # which is no reason why others should not hear of their jobs
+                log.debug("the ttl of job %s has passed, and it is ended later: %s", job_id, error)
+
+    def _ask_anew(self, job_id: JobId) -> None:
+        if job_id in self._waiters:
+            self._ask([job_id])
 
     def _fail(self, job_ids: list[JobId], error: Exception) -> None:
         for job_id in job_ids:

@@ -223,8 +223,6 @@ async def test_jobs_without_a_result_say_why(queue: Queue) -> None:
     cancelled, expired = await work.enqueue(), await work.options(ttl=0.001).enqueue()
     await cancelled.cancel()
     await until_state(cancelled, "cancelled")
-    with pytest.raises(ResultTimeout):
-        await expired.result(timeout=0.01)
     await Worker(queue).run(burst=True)
 
     for job, error in ((cancelled, JobCancelled), (expired, JobExpired), (queue.job("unheard-of"), JobNotFound)):
@@ -232,6 +230,52 @@ async def test_jobs_without_a_result_say_why(queue: Queue) -> None:
             await job.result(timeout=SECONDS)
         assert isinstance(caught.value, JobError)
         assert job.id in str(caught.value)
+
+
+@pytest.mark.parametrize("delay", [0, 0.05], ids=["queued", "scheduled"])
+async def test_a_ttl_that_passes_while_no_worker_comes_ends_the_wait(
+    delay: float, queue: Queue, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits, in any process, is told at that moment; the job never runs, and is counted once."""
+    monkeypatch.setattr("aqueue.store.waiting.RECHECK_SECONDS", 600)  # the net beneath, out of the way
+    ran: list[str] = []
+
+    @queue.task
+    async def work(name: str) -> None:
+        ran.append(name)
+
+    job = await work.options(ttl=0.3, delay=delay).enqueue("late")
+    lasting = await work.options(ttl=3600).enqueue("in time")
+    async with Queue("q", url=server.url) as elsewhere:
+        waits = [each.result(timeout=SECONDS) for each in (job, job, elsewhere.job(job.id))]
+        assert [type(end) for end in await asyncio.gather(*waits, return_exceptions=True)] == [JobExpired] * 3
+        assert await job.status() == "expired"
+        assert (await queue.stats()).counters["expired"] == 1
+    with pytest.raises(ResultTimeout):
+        await lasting.result(timeout=0.01)
+    await Worker(queue).run(burst=True)
+    assert ran == ["in time"]
+
+
+async def test_a_ttl_that_cannot_be_seen_to_costs_no_other_wait(
+    queue: Queue, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is ended when that is possible again."""
+    monkeypatch.setattr("aqueue.store.waiting.RECHECK_SECONDS", 0.1)
+
+    @queue.task
+    async def work() -> str:
+        return "done"
+
+    late, other = await work.options(ttl=0.01).enqueue(), await work.enqueue()
+    raw.set("aqueue:{q}:ranked", "what is this")
+    ends = asyncio.gather(late.result(timeout=SECONDS), other.result(timeout=SECONDS), return_exceptions=True)
+    await until(lambda: int(raw.hexists(f"aqueue:{{q}}:job:{other.id}", "waiters")) == 1)
+    await asyncio.sleep(0.2)  # the ttl has passed, and has been seen to in vain
+    raw.delete("aqueue:{q}:ranked")
+    await Worker(queue).run(burst=True)
+    first, second = await ends
+    assert (type(first), second) == (JobExpired, "done")
 
 
 async def test_a_job_that_vanishes_is_not_found(queue: Queue, raw: redis.Redis) -> None:

@@ -123,6 +123,7 @@ class FullQueue:
             "reclaim": store.reclaim,
             "prune": store.prune,
             "cancel one that is held back": lambda: store.cancel(jobs["limited-1"].id),
+            "expire": lambda: store.expire(jobs["limited-1"].id),
             "cancel one that has a key": lambda: store.cancel(jobs["due"].id),
             "cancel one that is set aside": lambda: store.cancel(jobs["aside-0"].id),
             "pause": store.pauses.pause,

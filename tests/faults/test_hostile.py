@@ -245,6 +245,7 @@ CALLS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "enqueue": lambda store: store.enqueue([NewJob(id=ONE, envelope=hostile.VALID)]),
     "cancel": lambda store: store.cancel(ONE),
     "await": lambda store: store.ended([ONE], "somebody"),
+    "expire": lambda store: store.expire(ONE),
     "rerun": lambda store: store.rerun(ONE),
     "delete": lambda store: store.delete(ONE),
     "purge": lambda store: store.purge(),

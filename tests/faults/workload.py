@@ -24,6 +24,7 @@ from aqueue import (
     Discard,
     Job,
     JobCancelled,
+    JobExpired,
     JobFailed,
     JobNotFound,
     Queue,
@@ -232,6 +233,9 @@ class Workload:
         await self._insist(self._producer.pause)
         (unwanted,) = await self._enqueue(self._call("add", 99))
         assert await self._insist(unwanted.cancel) is Cancellation.CANCELLED
+        (late,) = await self._enqueue(self._call("add", 98, ttl=0.02))
+        with pytest.raises(JobExpired):  # by whoever waits for it, as nobody may start it
+            await self._result(late)
         bulk = await self._enqueue(*(self._call("add", n) for n in (1, 2, 3)))
         (delayed,) = await self._enqueue(self._call("add", 4, delay=0.02))
         (keyed,) = await self._enqueue(self._call("add", 5, key="k", delay=0.01))

@@ -88,3 +88,28 @@ async def test_a_damaged_record_does_not_cost_the_other_answers(client: Client, 
         Ended(None, None, None, damaged=True),
         Ended(JobState.COMPLETED, b"1", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("part", "least", "most"),
+    [
+        (queued("a", expires_ms=3600), 3590, 3600),
+        (scheduled("a", due=60, expires_ms=3600), 3590, 3600),
+        (queued("a", expires_ms=-3600), -3700, -3600),
+        (queued("a", expires_ms=3600, started_ms=-20, attempt=1), None, None),
+        (running("a", "me/1", expires_ms=3600), None, None),
+        (ended("a", "expired", expires_ms=-20), None, None),
+    ],
+    ids=["queued", "scheduled", "late", "ran in time", "running", "ended"],
+)
+async def test_a_ttl_is_told_while_it_counts(
+    part: Image, least: float | None, most: float | None, client: Client, store: Store
+) -> None:
+    """Whoever waits ends the job at that moment; a start has kept the promise."""
+    store.seed(part, worker("me"))
+    (answer,) = await client.ended([A], "web")
+    if least is None or most is None:
+        assert answer.left is None
+    else:
+        assert answer.left is not None
+        assert least <= answer.left <= most

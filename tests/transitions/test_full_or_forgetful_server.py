@@ -36,6 +36,7 @@ async def test_every_script_survives_a_script_flush(client: Client, store: Store
         client.prune,
         lambda: client.cancel(JobId("n")),
         lambda: client.ended([JobId("b")], "web"),
+        lambda: client.expire(JobId("b")),
         lambda: client.rerun(JobId("f")),
         lambda: client.failures.look(None, "latest", 5),
         lambda: client.failures.purge([FailedEntry(Place(b"5", b"f"), "5", b"", b"")]),

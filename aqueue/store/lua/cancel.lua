@@ -21,6 +21,7 @@
 --- @include pacing
 --- @include limiting
 --- @include finish
+--- @include leaving
 
 local seen = redis.call('HMGET', record, 'state', 'token', 'cancel')
 local state = seen[1]
@@ -41,11 +42,9 @@ end
 if state ~= 'queued' and state ~= 'scheduled' then
   return 'too_late'
 end
--- Its id stays in the queued list, where a claim discards it: to look for it would cost as much as the backlog.
-redis.call('ZCARD', ranked) -- a key of the wrong type is refused here, before anything is written
-redis.call('ZREM', scheduled, id)
-redis.call('ZREM', ranked, id)
-local at = { prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, now = now_ms() }
-finish({ at = at, id = id, record = record, payload = payload }, 'cancelled', at.now, result_ttl_ms, {})
+local at = {
+  prefix = prefix, queued = queued, ranked = ranked, held_back = held_back, scheduled = scheduled, now = now_ms(),
+}
+leave({ at = at, id = id, record = record, payload = payload }, 'cancelled', result_ttl_ms)
 tally(stats, 'cancelled')
 return 'cancelled'
