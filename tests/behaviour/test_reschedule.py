@@ -112,20 +112,19 @@ async def test_who_waits_for_a_limit_or_a_retry_can_be_put_off(queue: Queue) -> 
         await second.result(timeout=10)
 
 
-async def test_who_waits_is_told_when_a_job_expires(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the first worker that meets it; until then nobody has decided, and the job is still waiting."""
-    monkeypatch.setattr("aqueue.store.waiting.RECHECK_SECONDS", 600)  # the net beneath, out of the way
+async def test_a_job_that_nobody_waits_for_expires_when_a_worker_meets_it(queue: Queue) -> None:
+    """Until then nobody has decided, and the job is queued; afterwards its ttl is what became of it."""
 
     @queue.task(ttl=0.05)
     async def work() -> None: ...
 
     job = await work.enqueue()
-    waiting = asyncio.ensure_future(job.result(timeout=60))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.1)
     assert await job.status() == "queued"
-    async with Worker(queue):
-        with pytest.raises(JobExpired):
-            await asyncio.wait_for(waiting, 30)
+    await Worker(queue).run(burst=True)
+    assert await job.status() == "expired"
+    with pytest.raises(JobExpired):
+        await job.result(timeout=30)
 
 
 async def test_a_put_off_job_has_its_whole_ttl_again(queue: Queue, raw: redis.Redis) -> None:
