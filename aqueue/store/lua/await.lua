@@ -10,13 +10,13 @@
 --         record exists, damaged where none can be read
 --- @include clock
 
-local now, answers = now_ms(), {}
+local answers = {}
 for _, record in items() do
   local seen = redis.pcall('HMGET', record, 'state', 'result', 'error', 'waiters', 'expires_ms', 'started_ms')
   local state, waiters = seen.err and 'damaged' or seen[1] or 'missing', seen[4] or ''
   local left_ms = false
   if state == 'scheduled' or state == 'queued' or state == 'running' then
-    left_ms = seen[5] and not seen[6] and number(seen[5]) - now
+    left_ms = seen[5] and not seen[6] and number(seen[5]) - now_ms()
     if not string.find(waiters, channel, 1, true) then
       redis.call('HSET', record, 'waiters', waiters .. ' ' .. channel)
     end

@@ -20,6 +20,7 @@
 --- @include requeueing
 --- @include pacing
 --- @include limiting
+--- @include notifying
 --- @include finish
 --- @include leaving
 

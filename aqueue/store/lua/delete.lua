@@ -16,6 +16,7 @@
 --- @include requeueing
 --- @include pacing
 --- @include limiting
+--- @include notifying
 --- @include finish
 
 if redis.call('EXISTS', record) == 0 then

@@ -31,6 +31,7 @@
 --- @include requeueing
 --- @include pacing
 --- @include limiting
+--- @include notifying
 --- @include finish
 --- @include bury
 --- @include give_back

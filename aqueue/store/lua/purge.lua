@@ -15,6 +15,7 @@
 --- @include requeueing
 --- @include pacing
 --- @include limiting
+--- @include notifying
 --- @include finish
 
 local deleted = 0

@@ -21,6 +21,7 @@
 --- @include requeueing
 --- @include pacing
 --- @include limiting
+--- @include notifying
 --- @include finish
 --- @include bury
 --- @include noting

@@ -19,6 +19,7 @@
 --- @include requeueing
 --- @include pacing
 --- @include limiting
+--- @include notifying
 --- @include finish
 --- @include give_back
 

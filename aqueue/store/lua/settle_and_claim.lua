@@ -39,6 +39,7 @@
 --- @include counting
 --- @include queueing
 --- @include requeueing
+--- @include notifying
 --- @include pacing late
 --- @include limiting late
 --- @include finish late
@@ -98,7 +99,7 @@ for id, lease, words, body in items() do
   if tokens[item] == lease then
     local run = ending(words)
     local became = run.outcome
-    if became == 'completed' and complete_plain(at, record, run, body) then
+    if became == 'completed' and complete_plain(at, id, record, run, body) then
       spent[#spent + 1] = payloads .. id
     else
       became = settle(at, locate(at, id), run, body)
@@ -136,7 +137,9 @@ if next_due == 0 then
 end
 
 -- Nearly always none of them exists, and one question does for all.
-at.aside = redis.call('EXISTS', paused, inbox, suspects, ranked, timers, shelves) > 0
+local found = redis.call('EXISTS', paused, inbox, suspects, ranked, timers, shelves)
+at.caught = found > 0 and redis.call('EXISTS', inbox) == 1 -- by a parked fetch
+at.aside = found > (at.caught and 1 or 0)
 if at.aside then
   fire_timers(at)
 end
@@ -152,8 +155,10 @@ end
 -- Noted only now: had anything above been refused, the turn would be refused again, instead of being answered as if it had
 -- been taken. What is settled by then stays settled.
 redis.call('HSET', worker, 'turn', turn, 'refused', table.concat(refused, ' '))
-if at.aside then
+if at.caught then
   empty_inbox(queued, inbox)
+end
+if at.aside then
   if redis.call('EXISTS', ranked) == 1 then
     wake(queued) -- for who has a free slot still
   end

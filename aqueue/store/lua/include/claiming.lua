@@ -82,7 +82,7 @@ local BEFORE_USUAL = string.format('(%.0f', USUAL_RANK)
 -- and before it who comes back from a shelf.
 local function next_ids(at, count)
   if not at.aside then
-    return redis.call('RPOP', at.queued, count)
+    return at.caught and redis.call('RPOP', at.inbox, count) or redis.call('RPOP', at.queued, count)
   end
   return redis.call('RPOP', at.inbox, count)
     or not at.suspect and redis.call('RPOP', at.suspects, 1)

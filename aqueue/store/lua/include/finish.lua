@@ -1,13 +1,10 @@
 -- finish: write a job's end, tell its waiters, free its unique key and start its lifetime
 --
--- Needs limiting. Outcomes, reclaim, cancel and claim (expiry) end jobs, and only through here.
+-- Needs limiting, notifying. Outcomes, reclaim, cancel and claim (expiry) end jobs, and only through here.
 
 -- A job whose result is not kept leaves its bare state behind for this long, so that an enqueue that was sent
 -- twice cannot run it again, and a waiter still learns how it ended.
 local STUB_MS = 10000
-
--- A result of at most this many bytes travels with the message that the job has ended, so that nobody need ask for it.
-local TOLD_BYTES = 4096
 
 -- More than a century is no lifetime that anybody has asked for.
 local LONGEST_MS = 1e13
@@ -75,14 +72,8 @@ local function finish(job, state, now, ttl_ms, fields, noted)
     leave_shelf(job.at, job.id, job.record, seen[7])
   end
   if seen[2] then
-    redis.call('HDEL', job.record, 'waiters')
-    local message = 'ended ' .. job.id .. ' ' .. state
-    if ttl_ms ~= 0 and fields[1] == 'result' and #fields[2] <= TOLD_BYTES then
-      message = message .. ' ' .. fields[2]
-    end
-    for channel in string.gmatch(seen[2], '%S+') do
-      redis.call('SPUBLISH', job.at.prefix .. 'channel:' .. channel, message)
-    end
+    local result = ttl_ms ~= 0 and fields[1] == 'result' and fields[2] or nil
+    tell_waiters(job.at.prefix, job.id, job.record, seen[2], state, result)
   end
   return ttl_ms
 end

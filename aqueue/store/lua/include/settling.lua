@@ -1,6 +1,6 @@
 -- settling: take in how one run has ended
 --
--- Needs clock, outcomes. `at` carries the queue's keys, the limits and the time.
+-- Needs clock, notifying, outcomes. `at` carries the queue's keys, the limits and the time.
 
 -- Most runs of a turn have ended alike: each different ending is read once.
 local endings = {}
@@ -15,17 +15,22 @@ local function ending(words)
   return known
 end
 
--- Nearly every run ends like this: a record of nothing but state, enqueued_ms, token and started_ms has no waiters, no
--- key and no lifetime of its own to look after. It becomes what `finish` would make of it, with fewer commands; its
+-- Nearly every run ends like this: a record of nothing but state, enqueued_ms, token and started_ms, and waiters perhaps,
+-- has no key and no lifetime of its own to look after. It becomes what `finish` would make of it, with fewer commands; its
 -- payload is left to the caller, who removes many at once.
 local PLAIN_FIELDS = 4
 
-local function complete_plain(at, record, run, body)
-  if run.ttl_ms <= 0 or redis.pcall('HLEN', record) ~= PLAIN_FIELDS then
+local function complete_plain(at, id, record, run, body)
+  local fields = run.ttl_ms > 0 and redis.pcall('HLEN', record)
+  local waiters = fields == PLAIN_FIELDS + 1 and redis.call('HGET', record, 'waiters')
+  if fields ~= PLAIN_FIELDS and not waiters then
     return false
   end
   redis.call('HSET', record, 'state', 'completed', 'ended_ms', at.now, 'result', body, 'task', run.told)
   redis.call('PEXPIRE', record, run.ttl_ms)
+  if waiters then
+    tell_waiters(at.prefix, id, record, waiters, 'completed', body)
+  end
   return true
 end
 
