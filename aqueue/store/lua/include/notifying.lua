@@ -1,4 +1,4 @@
--- notifying: tell those who wait for a job how it has ended
+-- notifying: tell those who wait for a job how it has ended; who is not reached asks again anyway
 
 -- A result of at most this many bytes travels with the message that the job has ended, so that nobody need ask for it.
 local TOLD_BYTES = 4096
@@ -11,6 +11,6 @@ local function tell_waiters(prefix, id, record, waiters, state, result)
     message = message .. ' ' .. result
   end
   for channel in string.gmatch(waiters, '%S+') do
-    redis.call('SPUBLISH', prefix .. 'channel:' .. channel, message)
+    redis.pcall('SPUBLISH', prefix .. 'channel:' .. channel, message)
   end
 end
