@@ -17,10 +17,13 @@ LEASE = float(os.environ.get("FAULT_LEASE", "15"))
 BLOCKED_CAP = float(os.environ.get("FAULT_BLOCKED_CAP", "300"))
 PERMIT_LEASE = float(os.environ.get("FAULT_PERMIT_LEASE", "1"))
 KEEP = float(os.environ.get("FAULT_KEEP", "3600"))
+CRASH_LIMIT = int(os.environ.get("FAULT_CRASH_LIMIT", "3"))
 
 queue = Queue(
     os.environ.get("FAULT_QUEUE", "faults"),
-    settings=Settings(lease=LEASE, blocked_loop_cap=BLOCKED_CAP, result_ttl=KEEP, failure_ttl=KEEP),
+    settings=Settings(
+        lease=LEASE, blocked_loop_cap=BLOCKED_CAP, crash_limit=CRASH_LIMIT, result_ttl=KEEP, failure_ttl=KEEP
+    ),
 )
 
 

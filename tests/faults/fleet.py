@@ -55,6 +55,7 @@ class Fleet:
         directory: Path,
         *,
         lease: float = 1.5,
+        crash_limit: int = 3,
         blocked_cap: float | None = None,
         keep_record: bool = True,
         options: tuple[str, ...] = (),
@@ -68,6 +69,7 @@ class Fleet:
             "AQUEUE_URL": url,
             "FAULT_RECORD": str(self._record) if keep_record else os.devnull,
             "FAULT_LEASE": str(lease),
+            "FAULT_CRASH_LIMIT": str(crash_limit),
         }
         self._options = options
         self._application = application

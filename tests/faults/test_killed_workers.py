@@ -67,7 +67,7 @@ async def _storm(queue: Queue, fleet: Fleet, *, count: int, kills: int, workers:
 
 async def test_every_job_completes_although_workers_are_killed(jobs: Queue, own_server: Server, tmp_path: Path) -> None:
     """The promise of the project in one test."""
-    with Fleet(own_server.url, tmp_path, lease=2.0, options=("--concurrency", "20")) as fleet:
+    with Fleet(own_server.url, tmp_path, lease=2.0, crash_limit=5, options=("--concurrency", "20")) as fleet:
         await _storm(jobs, fleet, count=1000, kills=3, workers=2)
 
 
@@ -75,7 +75,7 @@ async def test_every_job_completes_although_workers_are_killed(jobs: Queue, own_
 async def test_ten_thousand_jobs_survive_ten_kills(own_server: Server, tmp_path: Path) -> None:
     """The long form, with the lease that users have."""
     async with Queue("faults", url=own_server.url) as queue:
-        with Fleet(own_server.url, tmp_path, lease=15) as fleet:
+        with Fleet(own_server.url, tmp_path, lease=15, crash_limit=12) as fleet:
             await _storm(queue, fleet, count=10_000, kills=10, workers=3)
 
 

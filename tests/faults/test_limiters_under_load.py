@@ -22,11 +22,12 @@ AT_ONCE = 3
 
 
 async def _keep_to_a_limit(server: Server, directory: Path, *, jobs: int, kills: int, lease: float) -> None:
-    async with Queue("faults", url=server.url, settings=Settings(lease=lease)) as queue:
+    settings = Settings(lease=lease, crash_limit=kills + 2)  # chance may have one job hit by all kills
+    async with Queue("faults", url=server.url, settings=settings) as queue:
         task = queue.remote("with_permit")
         handles: list[Job[str]] = await queue.enqueue_many(task.call(AT_ONCE, 0.02) for _ in range(jobs))
         killed_at: dict[int, float] = {}
-        with Fleet(server.url, directory, lease=lease, options=("--concurrency", "20")) as fleet:
+        with Fleet(server.url, directory, lease=lease, crash_limit=kills + 2, options=("--concurrency", "20")) as fleet:
             fleet.start(3, FAULT_PERMIT_LEASE=str(lease))
             for n in range(1, kills + 1):
                 part = n * jobs // (kills + 2)

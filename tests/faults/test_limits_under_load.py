@@ -42,12 +42,13 @@ def most_at_once(fleet: Fleet, keys: dict[str, int], killed_at: dict[int, float]
 async def _keep_to_a_limit(
     server: Server, directory: Path, *, jobs: int, keys: int, workers: int, kills: int, lease: float
 ) -> None:
-    async with Queue("faults", url=server.url, settings=Settings(lease=lease)) as queue:
+    settings = Settings(lease=lease, crash_limit=kills + 2)  # chance may have one job hit by all kills
+    async with Queue("faults", url=server.url, settings=settings) as queue:
         task = queue.remote("of_a_key").options(limit=Concurrency(AT_ONCE, key="key"))
         calls = [task.call(key=n % keys, seconds=0.02) for n in range(jobs)]
         handles: list[Job[str]] = await queue.enqueue_many(calls)
         killed_at: dict[int, float] = {}
-        with Fleet(server.url, directory, lease=lease, options=("--concurrency", "20")) as fleet:
+        with Fleet(server.url, directory, lease=lease, crash_limit=kills + 2, options=("--concurrency", "20")) as fleet:
             fleet.start(workers)
             for n in range(1, kills + 1):
                 part = n * jobs // (kills + 2)
